@@ -1,0 +1,285 @@
+//! The account of one metered thing: the owner's handle to its record.
+
+use std::task::Waker;
+use std::time::Duration;
+
+use crate::cpu_clock::CpuClock;
+use crate::error::{Exited, LimitError};
+use crate::group::Group;
+use crate::limit::{CpuLimit, PollLimit, limit_ns};
+use crate::record::{self, NEVER, Record};
+use crate::sync::Ordering;
+use crate::timer_set::{Action, Delivery, Expiry, TimerSet};
+use crate::units::nanos;
+use crate::wake_queue::Kinds;
+
+/// What an account has used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct Usage {
+    /// CPU time in all: polls, handlers, destructors, nested accounts and blocking jobs.
+    pub cpu: Duration,
+    /// The part of `cpu` that nested accounts (a `cpu_timeout` inside the task, say) were charged too: `cpu - nested` is the
+    /// account's own.
+    pub nested: Duration,
+    /// The part of `cpu` that blocking jobs used.
+    pub offloaded: Duration,
+    /// Polls.
+    pub polls: u64,
+    /// CPU time of the longest poll.
+    pub longest_poll: Duration,
+}
+
+/// The owner's handle to the account of one task, or of whatever else is polled and metered. One per task; dropped with it.
+///
+/// An executor makes one for each task, gives it the task's waker, and runs every poll between
+/// [`Lease::begin`](crate::Lease::begin) and the end of the [`Run`](crate::Run). For a single future on any executor there is
+/// [`Metered`](crate::Metered).
+#[derive(Debug)]
+pub struct Account {
+    record: &'static Record,
+}
+
+impl Account {
+    /// A new account, with nothing used, no limit and no group.
+    pub fn new() -> Self {
+        Self { record: record::take() }
+    }
+
+    #[inline]
+    pub(crate) fn record(&self) -> &'static Record {
+        self.record
+    }
+
+    /// Where to wake the task when something is posted while it waits. Replaces the waker before.
+    pub fn set_waker(&self, waker: Waker) {
+        let old = {
+            let mut cold = self.record.cold.lock();
+            if self.record.shared.wake.is_ended() { Some(waker) } else { cold.waker.replace(waker) }
+        };
+        crate::panics::contain(|| drop(old));
+    }
+
+    /// Posts a cancellation and wakes the task: at its next boundary the run answers
+    /// [`Control::Cancel`](crate::Control::Cancel).
+    ///
+    /// # Errors
+    /// [`Exited`] if the account has ended.
+    pub fn cancel(&self) -> Result<(), Exited> {
+        if self.record.post_and_wake(Kinds::CANCEL) { Ok(()) } else { Err(Exited) }
+    }
+
+    /// The end of the task: nothing can be posted or armed any more, and supervisors that wait on its clock are told.
+    /// Idempotent. What is used afterwards (waking the joiner, say) is still charged.
+    pub fn end(&self) {
+        if !self.record.shared.wake.end() {
+            return;
+        }
+        let (mut timers, waker) = {
+            let mut cold = self.record.cold.lock();
+            let timers = cold.timers.take();
+            self.record.shared.hard_ns.store(NEVER, Ordering::Relaxed);
+            self.record.refresh(&cold);
+            (timers, cold.waker.take())
+        };
+        for waiter in timers.as_mut().map(|timers| timers.take_waiters()).unwrap_or_default() {
+            crate::panics::contain(|| waiter.wake());
+        }
+        crate::panics::contain(|| drop(timers));
+        crate::panics::contain(|| drop(waker));
+    }
+
+    /// Whether [`end`](Self::end) was called.
+    pub fn has_ended(&self) -> bool {
+        self.record.shared.wake.is_ended()
+    }
+
+    /// The account's clock.
+    pub fn clock(&self) -> CpuClock {
+        CpuClock::of(self.record)
+    }
+
+    /// What was used up to the last boundary.
+    pub fn usage(&self) -> Usage {
+        usage(self.record)
+    }
+
+    /// Sets or replaces the CPU limit; see [`CpuClock::set_cpu_limit`].
+    ///
+    /// # Errors
+    /// See [`LimitError`]; the limit then stays as it was.
+    pub fn set_cpu_limit(&self, limit: CpuLimit) -> Result<(), LimitError> {
+        set_cpu_limit(self.record, limit)
+    }
+
+    /// Sets what runs at the soft limit, on the account's own time. Replaces the handler before. A soft limit without a handler
+    /// does nothing.
+    ///
+    /// # Errors
+    /// [`Exited`] if the account has ended.
+    pub fn on_soft_limit(&self, handler: impl FnMut(Expiry) -> Action + Send + 'static) -> Result<(), Exited> {
+        set_soft_handler(self.record, Box::new(handler))
+    }
+
+    /// Sets or replaces the limit of one poll.
+    ///
+    /// # Errors
+    /// See [`LimitError`]; the limit then stays as it was.
+    pub fn set_poll_limit(&self, limit: PollLimit) -> Result<(), LimitError> {
+        limit.validate()?;
+        self.record.shared.poll_limit_ns.store(limit_ns(limit.hard), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The hard CPU limit, if there is one.
+    pub fn hard_limit(&self) -> Option<Duration> {
+        hard_limit(self.record)
+    }
+
+    /// Makes the account a member of `group`; what it used before stays with the group before.
+    pub fn set_group(&self, group: &Group) {
+        let old = {
+            let mut cold = self.record.cold.lock();
+            self.record.own.group_index.store(group.index(), Ordering::Relaxed);
+            cold.group.replace(group.clone())
+        };
+        drop(old);
+    }
+
+    /// Makes the account a member of the group of the account that runs on this thread, if it has one.
+    pub fn inherit_group(&self) {
+        // One load on the path of those who use no groups.
+        if let Some(parent) = crate::current::outermost()
+            && parent.own.group_index.load(Ordering::Relaxed) != 0
+        {
+            let group = parent.cold.lock().group.clone();
+            if let Some(group) = group {
+                self.set_group(&group);
+            }
+        }
+    }
+
+    /// The account's group, if it has one.
+    pub fn group(&self) -> Option<Group> {
+        self.record.cold.lock().group.clone()
+    }
+
+    /// For after the task was made idle, when another thread may run it already: tells whether an expiry was armed while the
+    /// poll ended. See [`crate::boundary`].
+    #[inline]
+    pub fn watch(&self) -> Watch {
+        Watch { record: self.record, generation: self.record.shared.wake.generation() }
+    }
+}
+
+impl Default for Account {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.end();
+        self.record.release();
+    }
+}
+
+/// A look at an account that the caller may not own any more. Made by [`Account::watch`].
+#[derive(Clone, Copy, Debug)]
+pub struct Watch {
+    record: &'static Record,
+    generation: u32,
+}
+
+impl Watch {
+    /// To be called once behind the read-modify-write (`SeqCst`) by which the task left its running state: if a timer was armed
+    /// by another thread just when the poll ended, so that neither saw the other, this posts it and wakes the task.
+    #[inline]
+    pub fn recheck(self) {
+        crate::sync::fence_after_rmw();
+        // The record may belong to another task by now, or be run elsewhere: then this is a guess, and a post for the
+        // generation that was watched at worst wakes it for nothing.
+        if self.record.is_due() {
+            self.post();
+        }
+    }
+
+    #[cold]
+    fn post(self) {
+        let target = crate::slot::Target { generation: self.generation, ..self.record.target() };
+        self.record.post_and_wake_target(target, Kinds::EXPIRY);
+    }
+}
+
+pub(crate) fn usage(record: &Record) -> Usage {
+    let own = &record.own;
+    let offloaded_ns = record.shared.offloaded_ns.load(Ordering::Relaxed);
+    Usage {
+        cpu: Duration::from_nanos(own.used_ns.load(Ordering::Relaxed).saturating_add(offloaded_ns)),
+        nested: Duration::from_nanos(own.nested_ns.load(Ordering::Relaxed)),
+        offloaded: Duration::from_nanos(offloaded_ns),
+        polls: own.polls.load(Ordering::Relaxed),
+        longest_poll: Duration::from_nanos(own.longest_poll_ns.load(Ordering::Relaxed)),
+    }
+}
+
+pub(crate) fn hard_limit(record: &Record) -> Option<Duration> {
+    match record.shared.hard_ns.load(Ordering::Relaxed) {
+        NEVER => None,
+        ns => Some(Duration::from_nanos(ns)),
+    }
+}
+
+pub(crate) fn set_cpu_limit(record: &Record, limit: CpuLimit) -> Result<(), LimitError> {
+    limit.validate()?;
+    {
+        let mut cold = record.cold.lock();
+        // `end` sets the flag before it takes the lock to clean up: seen from here, either it is set or the clean-up follows.
+        if record.shared.wake.is_ended() {
+            return Err(LimitError::Exited);
+        }
+        record.shared.hard_ns.store(limit_ns(limit.hard), Ordering::Relaxed);
+        if limit.soft.is_some() || cold.timers.is_some() {
+            let timers = cold.timers.get_or_insert_default();
+            let id = soft_timer(timers);
+            match limit.soft {
+                Some(soft) => timers.arm(id, nanos(soft), limit.repeat.map_or(0, nanos), 0),
+                None => timers.disarm(id, 0),
+            };
+        }
+        record.refresh(&cold);
+    }
+    record.shared.wake.retract_limit();
+    record.kick_if_due();
+    Ok(())
+}
+
+pub(crate) fn set_soft_handler(
+    record: &Record,
+    handler: Box<dyn FnMut(Expiry) -> Action + Send>,
+) -> Result<(), Exited> {
+    let old = {
+        let mut cold = record.cold.lock();
+        if record.shared.wake.is_ended() {
+            return Err(Exited);
+        }
+        let timers = cold.timers.get_or_insert_default();
+        let id = soft_timer(timers);
+        timers.set_handler(id, handler)
+    };
+    crate::panics::contain(|| drop(old));
+    Ok(())
+}
+
+/// The timer that stands for the soft limit.
+fn soft_timer(timers: &mut TimerSet) -> u32 {
+    match timers.soft {
+        Some(id) => id,
+        None => {
+            let id = timers.insert(Delivery::Handler(None));
+            timers.soft = Some(id);
+            id
+        }
+    }
+}

@@ -1,0 +1,360 @@
+//! The poll boundary: one run of an account on a thread, from `begin` to `end`.
+//!
+//! ```text
+//!   begin ──> before_poll ──> Future::poll ──> after_poll ──┬─> end                      (Pending)
+//!   show        apply what      [the tick       stamp       └─> section ─> drop, wake ─> end_now
+//!   the slot    is posted        looks]         charge                                   (Ready, Cancel)
+//!                                               quick check
+//!                                               handlers
+//! ```
+//!
+//! The fast path of a poll in which nothing expires: `begin` stores a frame, `before_poll` loads the wake queue word,
+//! `after_poll` reads the clock, adds to the account and compares use with the next expiry. No lock, no system call beyond the
+//! clock's, no write to a line that another thread writes.
+//!
+//! # When nothing is lost
+//! * What is posted on the wake queue word is taken by `before_poll` or `after_poll`, or stays for the next run.
+//! * What expires while handlers run is found by the comparison behind [`WakeQueue::finish`](crate::wake_queue::WakeQueue::finish).
+//! * A timer that another thread arms *while a poll ends*: the armer stores the expiry, fences and loads the use; the owner stores
+//!   the use and loads the expiry, and has no fence in between, which would cost every poll 20 cycles. The owner's executor
+//!   leaves its running state with a read-modify-write, so the comparison is repeated behind that one:
+//!   [`Watch::recheck`](crate::Watch::recheck). [`Metered`](crate::Metered), whose executor is not ours, fences.
+//!
+//! # Passes
+//! A pass runs at most [`PASS`] expiries. What is over leaves `EXPIRY` posted and wakes the task, so that it runs at the task's
+//! next boundary and neighbours get their turn.
+
+use std::any::Any;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use crate::account::{self, Account};
+use crate::clock::{Clock, Stamp};
+use crate::error::{CpuLimitExceeded, LimitKind};
+use crate::panics;
+use crate::record::{NEVER, Record};
+use crate::slot::{FrameView, Section};
+use crate::sync::Ordering;
+use crate::thread::ThreadSlot;
+use crate::timer_set::{Action, Due, Expiry, Handler};
+use crate::wake_queue::Kinds;
+
+/// How many expiries one pass runs at most.
+pub const PASS: usize = 32;
+
+/// What the boundary tells whoever polls.
+#[derive(Debug)]
+#[must_use]
+pub enum Control {
+    /// Go on.
+    Proceed,
+    /// Drop the future now, inside the run; the task does nothing more.
+    Cancel(CancelReason),
+}
+
+/// Why a task is cancelled.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum CancelReason {
+    /// [`Account::cancel`], or a handler that answered [`Action::Cancel`].
+    Requested,
+    /// A hard limit was reached.
+    CpuLimit(CpuLimitExceeded),
+    /// A handler panicked; the payload.
+    HandlerPanicked(Box<dyn Any + Send>),
+}
+
+impl std::fmt::Display for CancelReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            CancelReason::Requested => f.write_str("the task was cancelled"),
+            CancelReason::CpuLimit(exceeded) => exceeded.fmt(f),
+            CancelReason::HandlerPanicked(_) => f.write_str("an expiry handler of the task panicked"),
+        }
+    }
+}
+
+impl std::error::Error for CancelReason {}
+
+/// One run of an account on this thread. Ends when dropped, with a fresh stamp.
+#[derive(Debug)]
+pub struct Run<'a> {
+    slot: &'static ThreadSlot,
+    clock: Clock,
+    record: &'static Record,
+    depth: u32,
+    seq: u32,
+    /// Up to here the account is charged.
+    at: Stamp,
+    shown: bool,
+    _account: PhantomData<&'a Account>,
+    _this_thread: PhantomData<*const ()>,
+}
+
+impl<'a> Run<'a> {
+    #[inline]
+    pub(crate) fn begin(slot: &'static ThreadSlot, clock: Clock, account: &'a Account, at: Stamp) -> Self {
+        let record = account.record();
+        let seq = record.next_seq();
+        let depth =
+            slot.shown.push(FrameView { target: record.target(), seq, section: Section::Poll, start: at }, || ());
+        Self { slot, clock, record, depth, seq, at, shown: true, _account: PhantomData, _this_thread: PhantomData }
+    }
+
+    /// Applies what was posted while the task waited: cancellations, expiries that a pass left over. One load if there is
+    /// nothing.
+    #[inline]
+    pub fn before_poll(&mut self) -> Control {
+        if self.record.shared.wake.is_idle() {
+            return Control::Proceed;
+        }
+        self.restart(Section::Aftermath, self.at, 0);
+        let control = self.pass(false);
+        if matches!(control, Control::Proceed) {
+            self.restart(Section::Poll, self.at, 0);
+        }
+        control
+    }
+
+    /// The boundary behind a poll: charges it and runs what is due. `completed`: the poll returned `Ready`, so limits that it
+    /// crossed no longer cancel.
+    #[inline]
+    pub fn after_poll(&mut self, completed: bool) -> Control {
+        let now = self.clock.stamp(self.slot);
+        let poll_ns = now.cpu_ns.saturating_sub(self.at.cpu_ns);
+        let own = &self.record.own;
+        own.polls.store(own.polls.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        if poll_ns > own.longest_poll_ns.load(Ordering::Relaxed) {
+            own.longest_poll_ns.store(poll_ns, Ordering::Relaxed);
+        }
+        let shared = &self.record.shared;
+        let total_ns = self.record.total_ns().saturating_add(poll_ns);
+        if total_ns < shared.next_expiry_ns.load(Ordering::Relaxed)
+            && poll_ns < shared.poll_limit_ns.load(Ordering::Relaxed)
+            && shared.wake.is_idle()
+        {
+            if completed {
+                self.restart(Section::Aftermath, now, poll_ns);
+            } else {
+                self.leave(now, poll_ns);
+            }
+            return Control::Proceed;
+        }
+        self.restart(Section::Aftermath, now, poll_ns);
+        self.expire(completed, poll_ns)
+    }
+
+    #[cold]
+    fn expire(&mut self, completed: bool, poll_ns: u64) -> Control {
+        let control = self.pass(completed);
+        let limit_ns = self.record.shared.poll_limit_ns.load(Ordering::Relaxed);
+        if completed {
+            let over = self.record.total_ns() >= self.record.shared.hard_ns.load(Ordering::Relaxed);
+            if over || poll_ns >= limit_ns {
+                Record::add_own(&self.slot.late_completions, 1);
+            }
+            if let Control::Cancel(CancelReason::HandlerPanicked(payload)) = control {
+                // The value is there; the handler's panic ends nothing any more.
+                panics::discard(payload);
+            }
+            return Control::Proceed;
+        }
+        if poll_ns >= limit_ns && matches!(control, Control::Proceed) {
+            return Control::Cancel(CancelReason::CpuLimit(self.exceeded(LimitKind::Poll, poll_ns, limit_ns)));
+        }
+        control
+    }
+
+    /// Starts a new section for destructors and wakers, on the same account: they can run away too. To be called before the
+    /// future is dropped.
+    pub fn section(&mut self) {
+        let now = self.clock.stamp(self.slot);
+        let ns = now.cpu_ns.saturating_sub(self.at.cpu_ns);
+        self.restart(Section::Aftermath, now, ns);
+    }
+
+    /// Ends the run at the stamp of its last boundary: for a poll that returned `Pending`, with nothing to speak of done since.
+    /// The next run on this thread is billed from there on.
+    #[inline]
+    pub fn end(mut self) -> Stamp {
+        if self.shown {
+            self.leave(self.at, 0);
+        }
+        self.at
+    }
+
+    /// Ends the run now, with a fresh stamp: for whatever did more than a poll.
+    pub fn end_now(mut self) -> Stamp {
+        self.finish();
+        self.at
+    }
+
+    fn finish(&mut self) {
+        if self.shown {
+            let now = self.clock.stamp(self.slot);
+            self.leave(now, now.cpu_ns.saturating_sub(self.at.cpu_ns));
+        }
+    }
+
+    #[inline]
+    fn leave(&mut self, now: Stamp, ns: u64) {
+        self.slot.shown.pop(self.depth, || self.charge(ns));
+        self.shown = false;
+        self.at = now;
+    }
+
+    #[inline]
+    fn restart(&mut self, section: Section, now: Stamp, ns: u64) {
+        self.seq = self.record.next_seq();
+        let view = FrameView { target: self.record.target(), seq: self.seq, section, start: now };
+        if self.shown {
+            self.slot.shown.restart(self.depth, view, || self.charge(ns));
+        } else {
+            // The fast path of `after_poll` has left; what follows is billed from there on.
+            self.slot.shown.push(view, || self.charge(ns));
+            self.shown = true;
+        }
+        self.at = now;
+    }
+
+    /// Adds to the account and to what it is a part of.
+    #[inline]
+    fn charge(&self, ns: u64) {
+        Record::add_own(&self.record.own.used_ns, ns);
+        if self.depth == 0 {
+            let charged = &self.slot.charged_ns;
+            charged.store(charged.load(Ordering::Relaxed) + ns, Ordering::Relaxed);
+            let group = self.record.own.group_index.load(Ordering::Relaxed);
+            if group != 0 {
+                self.slot.groups.charge(group, ns);
+            }
+        } else {
+            self.charge_nested(ns);
+        }
+    }
+
+    #[cold]
+    fn charge_nested(&self, ns: u64) {
+        let outer = self.slot.shown.own_frame(self.depth - 1).and_then(|frame| crate::record::at(frame.target.index));
+        if let Some(outer) = outer {
+            Record::add_own(&outer.own.nested_ns, ns);
+        }
+    }
+
+    fn exceeded(&self, kind: LimitKind, used_ns: u64, limit_ns: u64) -> CpuLimitExceeded {
+        let usage = account::usage(self.record);
+        CpuLimitExceeded {
+            kind,
+            used: Duration::from_nanos(used_ns),
+            limit: Duration::from_nanos(limit_ns),
+            polls: usage.polls,
+            longest_poll: usage.longest_poll,
+        }
+    }
+
+    /// Runs what is posted and due, at most [`PASS`] expiries.
+    #[cold]
+    fn pass(&mut self, completed: bool) -> Control {
+        let record = self.record;
+        let mut left = PASS;
+        loop {
+            let mut control = Control::Proceed;
+            let kinds = record.shared.wake.begin(self.seq);
+            if kinds.contains(Kinds::CANCEL) && !completed {
+                control = Control::Cancel(CancelReason::Requested);
+            }
+            while left > 0 && matches!(control, Control::Proceed) {
+                match self.deliver_next(completed) {
+                    None => break,
+                    Some(after) => control = after,
+                }
+                left -= 1;
+            }
+            let total_ns = record.total_ns();
+            let hard_ns = record.shared.hard_ns.load(Ordering::Relaxed);
+            if matches!(control, Control::Proceed) && !completed && total_ns >= hard_ns {
+                control = Control::Cancel(CancelReason::CpuLimit(self.exceeded(LimitKind::Total, total_ns, hard_ns)));
+            }
+            let posted = record.shared.wake.finish();
+            if matches!(control, Control::Cancel(_)) {
+                return control;
+            }
+            if completed {
+                // What was posted meanwhile cannot change a task that has completed; expiries still find their handlers.
+                if left == 0 || record.total_ns() < self.next_timer_ns() {
+                    return Control::Proceed;
+                }
+            } else if !posted && !record.is_due() {
+                return Control::Proceed;
+            } else if left == 0 {
+                // Over the bound: the rest at the next boundary, which the wake brings about.
+                record.post_and_wake(Kinds::EXPIRY);
+                return Control::Proceed;
+            }
+            // Another round, and fewer each time: whoever keeps posting cannot hold the thread here.
+            left -= 1;
+        }
+    }
+
+    fn next_timer_ns(&self) -> u64 {
+        self.record.cold.lock().timers.as_ref().map_or(NEVER, |timers| timers.next_expiries().0)
+    }
+
+    /// Delivers the first expiry that is due. What lies behind a hard limit is not: the task does nothing more. `None`: there
+    /// is none.
+    fn deliver_next(&mut self, completed: bool) -> Option<Control> {
+        let due = {
+            let mut cold = self.record.cold.lock();
+            let now_ns = self.record.total_ns();
+            let hard_ns = if completed { NEVER } else { self.record.shared.hard_ns.load(Ordering::Relaxed) };
+            let due = match cold.timers.as_mut() {
+                Some(timers) => timers.next_due(now_ns.min(hard_ns), now_ns),
+                None => Due::Nothing,
+            };
+            self.record.refresh(&cold);
+            due
+        };
+        match due {
+            Due::Nothing => None,
+            Due::Quiet => Some(Control::Proceed),
+            Due::Wake(waker) => {
+                panics::contain(|| waker.wake());
+                Some(Control::Proceed)
+            }
+            Due::Run { id, armings, handler, expiry } => Some(self.run_handler(id, armings, handler, expiry)),
+        }
+    }
+
+    /// Runs one handler, without the lock, as a section of its own on the account's time.
+    fn run_handler(&mut self, id: u32, armings: u32, mut handler: Handler, expiry: Expiry) -> Control {
+        let answer = panics::catch(|| handler(expiry));
+        self.section();
+        let (control, action) = match answer {
+            Ok(Action::Cancel) => (Control::Cancel(CancelReason::Requested), Action::Cancel),
+            Ok(action) => (Control::Proceed, action),
+            Err(payload) => (Control::Cancel(CancelReason::HandlerPanicked(payload)), Action::Cancel),
+        };
+        let (gone, waiting) = {
+            let mut cold = self.record.cold.lock();
+            let total_ns = self.record.total_ns();
+            let back = match cold.timers.as_mut() {
+                Some(timers) => timers.delivered(id, armings, handler, action, total_ns),
+                // The handler ended its own account: nothing to put it back into.
+                None => (Some(handler), Vec::new()),
+            };
+            self.record.refresh(&cold);
+            back
+        };
+        panics::contain(|| drop(gone));
+        for waker in waiting {
+            panics::contain(|| waker.wake());
+        }
+        control
+    }
+}
+
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}

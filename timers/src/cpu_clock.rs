@@ -1,0 +1,239 @@
+//! The CPU clock of one account, readable and waitable from anywhere.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use crate::account::{self, Usage};
+use crate::error::{LimitError, SleepError};
+use crate::limit::{CpuLimit, PollLimit, limit_ns};
+use crate::record::{NEVER, Record};
+use crate::slot::Target;
+use crate::sync::{Ordering, fence};
+use crate::thread::{self, ThreadSlot};
+use crate::timer::TimerBuilder;
+use crate::timer_set::{Closed, Delivery};
+use crate::units::nanos;
+
+/// The CPU time of one account: a task's, say. Clones are the same clock.
+///
+/// It stands still while the task waits, except for its blocking jobs. It can be read after the task has ended.
+#[derive(Debug)]
+pub struct CpuClock {
+    record: &'static Record,
+}
+
+impl CpuClock {
+    pub(crate) fn of(record: &'static Record) -> Self {
+        record.retain();
+        Self { record }
+    }
+
+    pub(crate) fn record(&self) -> &'static Record {
+        self.record
+    }
+
+    /// The CPU time used so far, the poll in progress included. Never goes back.
+    ///
+    /// Costs a few loads, and a system call where the task is in a poll on another thread.
+    pub fn now(&self) -> Duration {
+        Duration::from_nanos(self.now_ns())
+    }
+
+    pub(crate) fn now_ns(&self) -> u64 {
+        // The reference keeps the record this account's, so there is always a reading.
+        let seen_ns = read(self.record, self.record.target()).unwrap_or(0);
+        // What was ever given out stays the least.
+        self.record.shared.reported_ns.fetch_max(seen_ns, Ordering::AcqRel).max(seen_ns)
+    }
+
+    /// What was used up to the last boundary, in detail.
+    pub fn usage(&self) -> Usage {
+        account::usage(self.record)
+    }
+
+    /// Whether the task has ended: the clock then stands still for ever.
+    pub fn has_ended(&self) -> bool {
+        self.record.shared.wake.is_ended()
+    }
+
+    /// The smallest step of the clock.
+    pub fn resolution(&self) -> Duration {
+        Duration::from_nanos(1)
+    }
+
+    /// A new timer on this clock.
+    pub fn timer(&self) -> TimerBuilder {
+        TimerBuilder::new(self.clone())
+    }
+
+    /// Sets or replaces the CPU limit, also while the task runs. A limit below what is used takes effect at the next boundary.
+    ///
+    /// # Errors
+    /// See [`LimitError`]; the limit then stays as it was.
+    pub fn set_cpu_limit(&self, limit: CpuLimit) -> Result<(), LimitError> {
+        account::set_cpu_limit(self.record, limit)
+    }
+
+    /// The hard CPU limit, if there is one.
+    pub fn hard_limit(&self) -> Option<Duration> {
+        account::hard_limit(self.record)
+    }
+
+    /// Sets or replaces the limit of one poll, also while the task runs.
+    ///
+    /// # Errors
+    /// See [`LimitError`]; the limit then stays as it was.
+    pub fn set_poll_limit(&self, limit: PollLimit) -> Result<(), LimitError> {
+        limit.validate()?;
+        if self.has_ended() {
+            return Err(LimitError::Exited);
+        }
+        self.record.shared.poll_limit_ns.store(limit_ns(limit.hard), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Waits until the task has used this much more CPU time, even if it never returns from its poll: the sleeper is woken by
+    /// the service thread. A sleep of zero is over at once.
+    ///
+    /// # Errors
+    /// The future's output is [`SleepError::Exited`] if the task ends first, and [`SleepError::OwnClock`] if the sleeper is that
+    /// task itself.
+    ///
+    /// # Cancel safety
+    /// Dropping the future releases it; nothing is lost.
+    pub fn sleep(&self, duration: Duration) -> CpuSleep {
+        self.sleep_until(Duration::from_nanos(self.now_ns().saturating_add(nanos(duration))))
+    }
+
+    /// Waits until the clock reads `at`. A time in the past is over at once. See [`sleep`](Self::sleep).
+    ///
+    /// # Errors
+    /// As for [`sleep`](Self::sleep).
+    pub fn sleep_until(&self, at: Duration) -> CpuSleep {
+        CpuSleep { clock: self.clone(), at_ns: nanos(at), timer: None }
+    }
+}
+
+impl Clone for CpuClock {
+    fn clone(&self) -> Self {
+        Self::of(self.record)
+    }
+}
+
+impl Drop for CpuClock {
+    fn drop(&mut self) {
+        self.record.release();
+    }
+}
+
+/// Reads what `target` has used, the poll in progress included; also for callers that hold no reference. `None`: the record has
+/// another owner.
+pub(crate) fn read(record: &Record, target: Target) -> Option<u64> {
+    // A few tries. Polls so short that one ends under our eyes each time hide little.
+    let seen = (0..4).find_map(|_| try_read(record, target)).unwrap_or_else(|| record.total_ns());
+    // Behind the loads: a recycled record has moved its generation on before its counters were reset.
+    fence(Ordering::Acquire);
+    (record.shared.wake.generation() == target.generation).then_some(seen)
+}
+
+/// What is charged plus what is in progress. `None`: a boundary fell in between, which would count a poll twice.
+fn try_read(record: &Record, target: Target) -> Option<u64> {
+    let mut in_progress_ns = 0u64;
+    let mut running: Option<(&ThreadSlot, u32)> = None;
+    for slot in thread::all_slots() {
+        let seen = slot.shown.read(|frames| {
+            let frame = frames.iter().find(|frame| frame.target == target)?;
+            Some((frame.start.cpu_ns, frames.version()))
+        });
+        let Some(Some((start_ns, version))) = seen else {
+            continue;
+        };
+        in_progress_ns += slot.clock().remote_cpu_ns(slot)?.saturating_sub(start_ns);
+        if running.replace((slot, version)).is_some_and(|(other, version)| !other.shown.is_still(version)) {
+            return None;
+        }
+    }
+    let total_ns = record.total_ns();
+    match running {
+        Some((slot, version)) if !slot.shown.is_still(version) => None,
+        _ => Some(total_ns.saturating_add(in_progress_ns)),
+    }
+}
+
+/// Future of [`CpuClock::sleep`] and [`CpuClock::sleep_until`].
+#[derive(Debug)]
+#[must_use = "futures do nothing unless polled"]
+pub struct CpuSleep {
+    clock: CpuClock,
+    at_ns: u64,
+    /// Registered at the first poll.
+    timer: Option<u32>,
+}
+
+impl CpuSleep {
+    fn is_own_clock(&self) -> bool {
+        let own = self.clock.record();
+        thread::current()
+            .is_some_and(|current| crate::current::frames(current.slot).any(|(record, _)| std::ptr::eq(record, own)))
+    }
+}
+
+impl Future for CpuSleep {
+    type Output = Result<(), SleepError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.at_ns == NEVER {
+            // A time that never comes: only the task's end can end it, which is looked at below.
+            self.at_ns -= 1;
+        }
+        if self.clock.now_ns() >= self.at_ns {
+            return Poll::Ready(Ok(()));
+        }
+        if self.is_own_clock() {
+            return Poll::Ready(Err(SleepError::OwnClock));
+        }
+        let record = self.clock.record();
+        let at_ns = self.at_ns;
+        {
+            let mut cold = record.cold.lock();
+            if record.shared.wake.is_ended() {
+                return Poll::Ready(Err(SleepError::Exited));
+            }
+            let timers = cold.timers.get_or_insert_default();
+            let (id, new) = match self.timer {
+                Some(id) => (id, false),
+                None => (timers.insert(Delivery::Supervisor { waker: None, fired: false }), true),
+            };
+            if new {
+                timers.arm(id, at_ns, 0, 0);
+            }
+            // Fired, and yet the clock above read less: the reading was older. It has come.
+            let fired = timers.poll_fired(id, cx.waker());
+            record.refresh(&cold);
+            self.timer = Some(id);
+            if fired {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        record.kick_if_due();
+        Poll::Pending
+    }
+}
+
+impl Drop for CpuSleep {
+    fn drop(&mut self) {
+        let Some(id) = self.timer.take() else { return };
+        let record = self.clock.record();
+        let closed = {
+            let mut cold = record.cold.lock();
+            let closed = cold.timers.as_mut().map(|timers| timers.close(id));
+            record.refresh(&cold);
+            closed
+        };
+        if let Some(Closed::Done(delivery)) = closed {
+            crate::panics::contain(|| drop(delivery));
+        }
+    }
+}

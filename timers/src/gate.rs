@@ -1,0 +1,57 @@
+//! Whether the tick is on: the race between a thread that leaves idleness and a tick that goes to sleep.
+//!
+//! The tick runs while anything polls and is off when nothing does. It is switched on by the first thread that becomes
+//! active and finds it off, and switched off by the tick itself after it found every thread idle. That is a store-load race:
+//!
+//! ```text
+//!   thread:  active = 1            tick:  state = Off
+//!            fence                        fence
+//!            read state                   read active (all of them)
+//!            Off -> switch on             any -> switch on again
+//! ```
+//!
+//! # Invariant
+//! With a full fence on both sides at least one of them sees the other, and the compare-and-swap from Off to On lets exactly
+//! one switch it on. So: whenever a thread is active and neither side is between its two steps, the tick is on.
+
+use crate::sync::{AtomicU32, Ordering, fence};
+
+const OFF: u32 = 0;
+const ON: u32 = 1;
+
+/// The state of one tick.
+#[derive(Debug)]
+pub(crate) struct Gate(AtomicU32);
+
+impl Gate {
+    pub(crate) fn new() -> Self {
+        Self(AtomicU32::new(OFF))
+    }
+
+    /// For a thread that has just stored that it is active. `true`: this thread has to start the timer.
+    #[inline]
+    pub(crate) fn open(&self) -> bool {
+        fence(Ordering::SeqCst);
+        self.0.load(Ordering::Relaxed) == OFF && self.try_open()
+    }
+
+    /// For the tick, after it found every thread idle and stopped its timer. `any_active` looks at the threads once more.
+    /// `true`: a thread became active meanwhile, and the tick has to start the timer again.
+    pub(crate) fn close(&self, any_active: impl FnOnce() -> bool) -> bool {
+        // Release: whoever switches on again does so behind the stop of the timer.
+        self.0.store(OFF, Ordering::Release);
+        fence(Ordering::SeqCst);
+        any_active() && self.try_open()
+    }
+
+    #[cold]
+    fn try_open(&self) -> bool {
+        // Acquire: the other half of the release in `close`.
+        self.0.compare_exchange(OFF, ON, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// Whether the tick is on.
+    pub(crate) fn is_open(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == ON
+    }
+}

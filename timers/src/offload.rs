@@ -1,0 +1,115 @@
+//! Blocking jobs: CPU that a task uses on another thread than the one that polls it.
+//!
+//! The job's thread adds to the account's second counter, `offloaded`, by a read-modify-write, so any number of jobs and the
+//! task's own polls lose no update. The account's task is usually parked meanwhile, so an expiry is posted as a waking kind and
+//! the task's next boundary, which the wake brings about, runs the handlers.
+
+use std::marker::PhantomData;
+
+use crate::clock::{Clock, Stamp};
+use crate::record::Record;
+use crate::slot::{FRAMES, FrameView, NO_POLL, Section};
+use crate::sync::{Ordering, fence};
+use crate::thread::{self, ThreadSlot};
+
+/// The accounts that a blocking job is charged to: those on the thread that captured it.
+#[derive(Debug, Default)]
+pub struct Offload {
+    /// Outermost first.
+    accounts: [Option<&'static Record>; FRAMES],
+}
+
+impl Offload {
+    /// Captures the accounts that run on this thread: the task's and, inside a `cpu_timeout`, its. None outside tasks.
+    pub fn capture() -> Self {
+        let mut accounts = [None; FRAMES];
+        if let Some(current) = thread::current() {
+            for (place, (record, _)) in accounts.iter_mut().zip(crate::current::frames(current.slot)) {
+                record.retain();
+                *place = Some(record);
+            }
+        }
+        Self { accounts }
+    }
+}
+
+impl Drop for Offload {
+    fn drop(&mut self) {
+        for record in self.accounts.into_iter().flatten() {
+            record.release();
+        }
+    }
+}
+
+/// One blocking job under way, made by [`Lease::offload`](crate::Lease::offload). Ends when dropped.
+#[derive(Debug)]
+pub struct OffloadRun<'a> {
+    slot: &'static ThreadSlot,
+    clock: Clock,
+    offload: &'a Offload,
+    depth: u32,
+    at: Stamp,
+    ended: bool,
+    _this_thread: PhantomData<*const ()>,
+}
+
+impl<'a> OffloadRun<'a> {
+    pub(crate) fn begin(slot: &'static ThreadSlot, clock: Clock, offload: &'a Offload, at: Stamp) -> Self {
+        let depth = slot.shown.depth();
+        for record in offload.accounts.iter().flatten() {
+            // The record's own sequence belongs to the thread that polls it; a blocking job is told apart by its section, and
+            // hears of kinds that hold for every poll only.
+            let view = FrameView { target: record.target(), seq: NO_POLL, section: Section::Offloaded, start: at };
+            slot.shown.push(view, || ());
+        }
+        Self { slot, clock, offload, depth, at, ended: false, _this_thread: PhantomData }
+    }
+
+    /// Ends the job with a fresh stamp and charges it.
+    pub fn end(mut self) -> Stamp {
+        self.finish()
+    }
+
+    fn finish(&mut self) -> Stamp {
+        if self.ended {
+            return self.at;
+        }
+        self.ended = true;
+        let now = self.clock.stamp(self.slot);
+        let ns = now.cpu_ns.saturating_sub(self.at.cpu_ns);
+        self.at = now;
+        let accounts = || self.offload.accounts.iter().flatten();
+        self.slot.shown.pop(self.depth, || {
+            for record in accounts() {
+                record.shared.offloaded_ns.fetch_add(ns, Ordering::Relaxed);
+            }
+            if accounts().next().is_some() {
+                let charged = &self.slot.charged_ns;
+                charged.store(charged.load(Ordering::Relaxed) + ns, Ordering::Relaxed);
+            } else {
+                let runtime = &self.slot.runtime_ns;
+                runtime.store(runtime.load(Ordering::Relaxed) + ns, Ordering::Relaxed);
+            }
+            if let Some(task) = accounts().next() {
+                let group = task.own.group_index.load(Ordering::Relaxed);
+                if group != 0 {
+                    self.slot.groups.charge(group, ns);
+                }
+            }
+        });
+        // Against an armer that stored its expiry and looked at the use: see `Record::kick_if_due`.
+        fence(Ordering::SeqCst);
+        for record in accounts() {
+            if record.is_due() {
+                record.post_and_wake(crate::wake_queue::Kinds::EXPIRY);
+            }
+        }
+        now
+    }
+}
+
+impl Drop for OffloadRun<'_> {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}

@@ -1,0 +1,314 @@
+//! The type-stable record of an account, and the arena that records come from.
+//!
+//! A record never returns to the allocator: it is recycled under a new generation (the kernel's `SLAB_TYPESAFE_BY_RCU` idea).
+//! So the tick may follow a number it read a while ago and at worst finds another account there, which the generation tells
+//! it; nothing has to be reclaimed, and no read of a record can be a use after free.
+//!
+//! # Layout and who writes
+//! | line | fields | writer |
+//! | --- | --- | --- |
+//! | 1 | use, polls, longest poll, nested use, sequence | the thread that runs the account |
+//! | 2 | wake queue, next expiries, limits, offloaded use, references | any thread, rarely |
+//! | 3 | timers, waker, group | any thread, under the lock |
+//!
+//! # Invariants
+//! * `next_expiry_ns` is never later than the earliest armed expiry or hard limit, and `next_remote_ns` never later than the
+//!   earliest one that a supervisor waits for: both are stored under the lock that guards what they summarise.
+//! * A record is recycled when its owner and every clock and timer handle are gone, so whoever holds a handle needs no
+//!   generation; only the tick and the service thread, which hold none, compare it.
+
+use std::task::Waker;
+
+use crate::group::Group;
+use crate::slot::Target;
+use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, fence};
+use crate::timer_set::TimerSet;
+use crate::wake_queue::WakeQueue;
+
+/// "No expiry", "no limit".
+pub(crate) const NEVER: u64 = u64::MAX;
+
+/// What the thread that runs the account writes.
+#[repr(align(64))]
+#[derive(Debug)]
+pub(crate) struct OwnerLine {
+    pub(crate) used_ns: AtomicU64,
+    pub(crate) polls: AtomicU64,
+    pub(crate) longest_poll_ns: AtomicU64,
+    /// The part of `used_ns` that nested accounts have too.
+    pub(crate) nested_ns: AtomicU64,
+    /// Counts sections of every owner of the record; never reset.
+    pub(crate) seq: AtomicU32,
+    /// The group charged, by its index; 0 is none. Written under the lock, before the account first runs or between polls.
+    pub(crate) group_index: AtomicU32,
+}
+
+/// What other threads write, rarely.
+#[repr(align(64))]
+#[derive(Debug)]
+pub(crate) struct SharedLine {
+    pub(crate) wake: WakeQueue,
+    pub(crate) next_expiry_ns: AtomicU64,
+    pub(crate) next_remote_ns: AtomicU64,
+    pub(crate) hard_ns: AtomicU64,
+    pub(crate) poll_limit_ns: AtomicU64,
+    /// CPU of blocking jobs.
+    pub(crate) offloaded_ns: AtomicU64,
+    /// The highest reading given out while a poll was in progress, so that the clock never goes back.
+    pub(crate) reported_ns: AtomicU64,
+    refs: AtomicU32,
+}
+
+/// What is looked at only when something is armed, woken or ended.
+#[derive(Debug, Default)]
+pub(crate) struct Cold {
+    pub(crate) waker: Option<Waker>,
+    pub(crate) timers: Option<Box<TimerSet>>,
+    pub(crate) group: Option<Group>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Record {
+    pub(crate) own: OwnerLine,
+    pub(crate) shared: SharedLine,
+    pub(crate) cold: Mutex<Cold>,
+    index: u32,
+}
+
+impl Record {
+    fn new(index: u32) -> Self {
+        Self {
+            own: OwnerLine {
+                used_ns: AtomicU64::new(0),
+                polls: AtomicU64::new(0),
+                longest_poll_ns: AtomicU64::new(0),
+                nested_ns: AtomicU64::new(0),
+                seq: AtomicU32::new(0),
+                group_index: AtomicU32::new(0),
+            },
+            shared: SharedLine {
+                wake: WakeQueue::vacant(),
+                next_expiry_ns: AtomicU64::new(NEVER),
+                next_remote_ns: AtomicU64::new(NEVER),
+                hard_ns: AtomicU64::new(NEVER),
+                poll_limit_ns: AtomicU64::new(NEVER),
+                offloaded_ns: AtomicU64::new(0),
+                reported_ns: AtomicU64::new(0),
+                refs: AtomicU32::new(0),
+            },
+            cold: Mutex::new(Cold::default()),
+            index,
+        }
+    }
+
+    /// Where this account is, for those who hold no reference.
+    #[inline]
+    pub(crate) fn target(&self) -> Target {
+        Target { index: self.index, generation: self.shared.wake.generation() }
+    }
+
+    /// Use charged so far, blocking jobs included; a poll in progress is not.
+    #[inline]
+    pub(crate) fn total_ns(&self) -> u64 {
+        self.own.used_ns.load(Ordering::Relaxed).saturating_add(self.shared.offloaded_ns.load(Ordering::Relaxed))
+    }
+
+    /// Whether something has expired by what has been charged: the quick check.
+    #[inline]
+    pub(crate) fn is_due(&self) -> bool {
+        self.total_ns() >= self.shared.next_expiry_ns.load(Ordering::Relaxed)
+    }
+
+    /// Moves on to the next sequence. For the thread that runs the account.
+    #[inline]
+    pub(crate) fn next_seq(&self) -> u32 {
+        let seq = self.own.seq.load(Ordering::Relaxed).wrapping_add(1);
+        self.own.seq.store(seq, Ordering::Relaxed);
+        seq
+    }
+
+    /// Adds to a counter that only the thread running the account writes.
+    #[inline]
+    pub(crate) fn add_own(counter: &AtomicU64, ns: u64) {
+        counter.store(counter.load(Ordering::Relaxed).wrapping_add(ns), Ordering::Relaxed);
+    }
+
+    /// Stores the caches after `cold` changed; call it under the lock.
+    pub(crate) fn refresh(&self, cold: &Cold) {
+        let (any, remote) = cold.timers.as_ref().map_or((NEVER, NEVER), |timers| timers.next_expiries());
+        let any = any.min(self.shared.hard_ns.load(Ordering::Relaxed));
+        self.shared.next_remote_ns.store(remote, Ordering::Relaxed);
+        self.shared.next_expiry_ns.store(any, Ordering::Release);
+    }
+
+    /// Schedules a pass if what was just armed is due already. For any thread, after [`refresh`](Self::refresh) and outside
+    /// the lock.
+    ///
+    /// The other half of this race is the boundary's comparison behind the poll (see [`crate::boundary`]): armer and owner each
+    /// store, fence and load, so one of them sees that expiry and use have met.
+    pub(crate) fn kick_if_due(&self) {
+        fence(Ordering::SeqCst);
+        if self.is_due() {
+            self.post_and_wake(crate::wake_queue::Kinds::EXPIRY);
+        }
+    }
+
+    /// Posts a waking kind and wakes the task if this post is what schedules it. Holds no lock while it calls the waker.
+    pub(crate) fn post_and_wake(&self, kinds: crate::wake_queue::Kinds) -> bool {
+        match self.shared.wake.post(kinds) {
+            Ok(true) => {
+                let waker = self.cold.lock().waker.clone();
+                if let Some(waker) = waker {
+                    crate::panics::contain(|| waker.wake());
+                }
+                true
+            }
+            Ok(false) => true,
+            Err(_) => false,
+        }
+    }
+
+    /// The same for a caller that holds no reference: nothing happens unless `target` still owns the record.
+    pub(crate) fn post_and_wake_target(&self, target: Target, kinds: crate::wake_queue::Kinds) {
+        // Recycling takes the lock too, so the owner cannot change between the comparison and the post.
+        let waker = {
+            let cold = self.cold.lock();
+            if self.shared.wake.generation() != target.generation {
+                return;
+            }
+            match self.shared.wake.post(kinds) {
+                Ok(true) => cold.waker.clone(),
+                _ => None,
+            }
+        };
+        if let Some(waker) = waker {
+            crate::panics::contain(|| waker.wake());
+        }
+    }
+
+    pub(crate) fn retain(&self) {
+        // Relaxed: the caller holds a reference already.
+        let before = self.shared.refs.fetch_add(1, Ordering::Relaxed);
+        assert!(before < u32::MAX / 2, "more than {} handles to one account", u32::MAX / 2);
+    }
+
+    /// Gives a reference back; the last one recycles the record.
+    pub(crate) fn release(&'static self) {
+        // Release, then Acquire: what every holder did happens before the record is reset.
+        if self.shared.refs.fetch_sub(1, Ordering::Release) == 1 {
+            fence(Ordering::Acquire);
+            self.recycle();
+        }
+    }
+
+    fn recycle(&'static self) {
+        let old = {
+            let mut cold = self.cold.lock();
+            self.shared.wake.end();
+            self.shared.wake.vacate();
+            std::mem::take(&mut *cold)
+        };
+        // Its parts may run user code (handlers, wakers), so they go outside the lock.
+        crate::panics::contain(|| drop(old));
+        for counter in [&self.own.used_ns, &self.own.polls, &self.own.longest_poll_ns, &self.own.nested_ns] {
+            counter.store(0, Ordering::Relaxed);
+        }
+        for limit in
+            [&self.shared.next_expiry_ns, &self.shared.next_remote_ns, &self.shared.hard_ns, &self.shared.poll_limit_ns]
+        {
+            limit.store(NEVER, Ordering::Relaxed);
+        }
+        self.shared.offloaded_ns.store(0, Ordering::Relaxed);
+        self.shared.reported_ns.store(0, Ordering::Relaxed);
+        self.own.group_index.store(0, Ordering::Relaxed);
+        arena::give_back(self);
+    }
+
+    fn occupy(&'static self) -> &'static Self {
+        self.shared.refs.store(1, Ordering::Relaxed);
+        self.shared.wake.occupy();
+        self
+    }
+}
+
+/// A record for a new owner, with one reference.
+pub(crate) fn take() -> &'static Record {
+    arena::take().occupy()
+}
+
+/// The record at an index that was read from a slot.
+pub(crate) fn at(index: u32) -> Option<&'static Record> {
+    arena::at(index)
+}
+
+/// How many records exist, in use or waiting for reuse.
+pub(crate) fn allocated() -> usize {
+    arena::allocated()
+}
+
+/// Records in chunks that are never freed, and the list of those without an owner.
+#[cfg(not(loom))]
+mod arena {
+    use super::Record;
+    use std::sync::{Mutex, OnceLock};
+
+    const CHUNK: usize = 1024;
+    const CHUNKS: usize = 65_536;
+
+    static TABLE: [OnceLock<&'static [Record]>; CHUNKS] = [const { OnceLock::new() }; CHUNKS];
+    static FREE: Mutex<Free> = Mutex::new(Free { list: Vec::new(), chunks: 0 });
+
+    struct Free {
+        list: Vec<&'static Record>,
+        chunks: usize,
+    }
+
+    fn free() -> std::sync::MutexGuard<'static, Free> {
+        FREE.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    pub(super) fn take() -> &'static Record {
+        let mut free = free();
+        if let Some(record) = free.list.pop() {
+            return record;
+        }
+        let chunk = free.chunks;
+        assert!(chunk < CHUNKS, "more than {} accounts at once", CHUNK * CHUNKS);
+        free.chunks += 1;
+        let records: &'static [Record] =
+            Box::leak((0..CHUNK).map(|i| Record::new((chunk * CHUNK + i) as u32)).collect());
+        let filled = TABLE[chunk].set(records);
+        debug_assert!(filled.is_ok(), "chunks are made under the lock, each once");
+        free.list.extend(records[1..].iter().rev());
+        &records[0]
+    }
+
+    pub(super) fn give_back(record: &'static Record) {
+        free().list.push(record);
+    }
+
+    pub(super) fn at(index: u32) -> Option<&'static Record> {
+        TABLE.get(index as usize / CHUNK)?.get()?.get(index as usize % CHUNK)
+    }
+
+    pub(super) fn allocated() -> usize {
+        free().chunks * CHUNK
+    }
+}
+
+/// In a model every record is fresh: loom's types belong to one execution.
+#[cfg(loom)]
+mod arena {
+    use super::Record;
+
+    pub(super) fn take() -> &'static Record {
+        Box::leak(Box::new(Record::new(0)))
+    }
+    pub(super) fn allocated() -> usize {
+        0
+    }
+    pub(super) fn give_back(_record: &'static Record) {}
+    pub(super) fn at(_index: u32) -> Option<&'static Record> {
+        None
+    }
+}

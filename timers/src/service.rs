@@ -1,0 +1,104 @@
+//! The service thread: does what must happen although a poll does not end, and what the tick may not do itself.
+//!
+//! It waits, parked, until the tick hands it an account that it confirmed; then it delivers the timers that supervisors wait
+//! for, and wakes tasks whose blocking jobs used up their time. Handlers of a task never run here: they are the task's own.
+
+use std::sync::OnceLock;
+use std::thread::Thread;
+
+use crate::cpu_clock;
+use crate::meter::Inner;
+use crate::panics;
+use crate::record;
+use crate::slot::Target;
+use crate::sync::Ordering;
+use crate::thread;
+use crate::timer_set::Due;
+use crate::wake_queue::Kinds;
+
+/// What the tick asks for: an account, and whether its task has to be woken.
+#[derive(Clone, Copy)]
+pub(crate) struct Request {
+    pub(crate) target: Target,
+    pub(crate) wake_task: bool,
+}
+
+impl Request {
+    const SOME: u64 = 1 << 63;
+    const WAKE: u64 = 1 << 62;
+
+    pub(crate) fn pack(self) -> u64 {
+        self.target.pack() | Self::SOME | if self.wake_task { Self::WAKE } else { 0 }
+    }
+
+    fn unpack(word: u64) -> Option<Self> {
+        (word & Self::SOME != 0).then(|| Self {
+            target: Target::unpack(word & !(Self::SOME | Self::WAKE)),
+            wake_task: word & Self::WAKE != 0,
+        })
+    }
+}
+
+/// How the tick reaches the thread.
+#[derive(Debug, Default)]
+pub(crate) struct Service(OnceLock<Thread>);
+
+impl Service {
+    /// Unparks it: an atomic exchange and, if it is parked, one system call.
+    pub(crate) fn notify(&self) {
+        if let Some(thread) = self.0.get() {
+            thread.unpark();
+        }
+    }
+
+    pub(crate) fn is_this_thread(&self, thread: Thread) {
+        // Set once, by the thread itself, before its first look at the requests.
+        let _ = self.0.set(thread);
+    }
+}
+
+impl Inner {
+    /// Serves every request that waits.
+    pub(crate) fn serve(&self) {
+        for slot in thread::all_slots() {
+            if slot.inbox.meter_id.load(Ordering::Acquire) == self.id
+                && let Some(request) = Request::unpack(slot.inbox.request.swap(0, Ordering::Acquire))
+            {
+                serve_one(request);
+            }
+        }
+    }
+}
+
+fn serve_one(Request { target, wake_task }: Request) {
+    let Some(record) = record::at(target.index) else {
+        return;
+    };
+    // Read anew: this thread has time, and what it decides by must belong to this account at this moment.
+    let Some(now_ns) = cpu_clock::read(record, target) else {
+        return;
+    };
+    let mut wakers = Vec::new();
+    {
+        let mut cold = record.cold.lock();
+        if record.shared.wake.generation() != target.generation {
+            return;
+        }
+        if let Some(timers) = cold.timers.as_mut() {
+            loop {
+                match timers.next_remote_due(now_ns) {
+                    Due::Nothing => break,
+                    Due::Wake(waker) => wakers.push(waker),
+                    Due::Quiet | Due::Run { .. } => {}
+                }
+            }
+        }
+        record.refresh(&cold);
+    }
+    for waker in wakers {
+        panics::contain(|| waker.wake());
+    }
+    if wake_task {
+        record.post_and_wake_target(target, Kinds::EXPIRY);
+    }
+}

@@ -1,0 +1,249 @@
+//! The slot of a polling thread, the lease on it, and how a thread finds its own.
+//!
+//! A thread that polls leases a slot for its [`Meter`](crate::Meter): a worker for as long as it lives, any other thread at its
+//! first metered poll, until it ends. Slots are never freed; a slot given back is the next one leased, so thread births leave
+//! their number flat.
+
+use std::cell::{Cell, OnceCell};
+use std::marker::PhantomData;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use crate::account::Account;
+use crate::boundary::Run;
+use crate::clock::{Clock, Stamp, os};
+use crate::group::Shard;
+use crate::meter::{Inner, Meter};
+use crate::offload::{Offload, OffloadRun};
+use crate::slot::Slot;
+use crate::sync::{AtomicI32, AtomicU32, AtomicU64, Ordering};
+
+/// All that is kept of one polling thread.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(crate) struct ThreadSlot {
+    /// The seqlock that the tick reads.
+    pub(crate) shown: Slot,
+    /// CPU billed to outermost accounts, in nanoseconds. Written by the lease holder.
+    pub(crate) charged_ns: AtomicU64,
+    /// CPU billed to the runtime itself, in nanoseconds. Written by the lease holder.
+    pub(crate) runtime_ns: AtomicU64,
+    /// Runs that completed although they were over a limit. Written by the lease holder.
+    pub(crate) late_completions: AtomicU64,
+    /// Use by group. Written by the lease holder; never reset.
+    pub(crate) groups: Shard,
+    pub(crate) inbox: Inbox,
+}
+
+/// What other threads write to or read from a slot apart from the seqlock, on lines of its own.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(crate) struct Inbox {
+    /// A hint for `has_budget`: something may be pending for a poll on this thread. The wake queue words are the truth.
+    pub(crate) attention: AtomicU32,
+    /// For the service thread: a packed `Request`; zero is none.
+    pub(crate) request: AtomicU64,
+    /// The version of the slot, plus one, in which the tick confirmed a blocking job to be over its account's hard limit.
+    pub(crate) offload_over_limit: AtomicU64,
+    /// Whether the thread polls, as opposed to being parked. Written by the lease holder.
+    pub(crate) active: AtomicU32,
+    /// Which meter's thread this is now; zero is none.
+    pub(crate) meter_id: AtomicU64,
+    /// Which clock the thread's stamps come from, for readers other than the meter's own.
+    clock: Mutex<Clock>,
+    clock_id: AtomicI32,
+    manual_cpu_ns: AtomicU64,
+}
+
+impl ThreadSlot {
+    fn new() -> Self {
+        Self {
+            shown: Slot::new(),
+            charged_ns: AtomicU64::new(0),
+            runtime_ns: AtomicU64::new(0),
+            late_completions: AtomicU64::new(0),
+            groups: Shard::new(),
+            inbox: Inbox {
+                attention: AtomicU32::new(0),
+                request: AtomicU64::new(0),
+                offload_over_limit: AtomicU64::new(0),
+                active: AtomicU32::new(0),
+                meter_id: AtomicU64::new(0),
+                clock: Mutex::new(Clock::System),
+                clock_id: AtomicI32::new(os::NO_CLOCK),
+                manual_cpu_ns: AtomicU64::new(0),
+            },
+        }
+    }
+
+    pub(crate) fn clock(&self) -> Clock {
+        *self.inbox.clock.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    pub(crate) fn clock_id(&self) -> os::ClockId {
+        self.inbox.clock_id.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn manual_cpu_ns(&self) -> u64 {
+        self.inbox.manual_cpu_ns.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn advance_manual_cpu(&self, ns: u64) {
+        self.inbox.manual_cpu_ns.fetch_add(ns, Ordering::SeqCst);
+    }
+}
+
+/// Most threads that can hold a slot at once.
+const MAX_SLOTS: usize = 65_536;
+static TABLE: [OnceLock<&'static ThreadSlot>; MAX_SLOTS] = [const { OnceLock::new() }; MAX_SLOTS];
+static MADE: AtomicUsize = AtomicUsize::new(0);
+static FREE: Mutex<Vec<&'static ThreadSlot>> = Mutex::new(Vec::new());
+
+/// Every slot there ever was. Takes no lock: the tick calls it.
+pub(crate) fn all_slots() -> impl Iterator<Item = &'static ThreadSlot> {
+    let made = MADE.load(Ordering::Acquire);
+    TABLE[..made].iter().filter_map(|slot| slot.get().copied())
+}
+
+fn take_slot() -> &'static ThreadSlot {
+    let mut free = FREE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    free.pop().unwrap_or_else(|| {
+        // Under the lock, so each index is made once.
+        let index = MADE.load(Ordering::Relaxed);
+        assert!(index < MAX_SLOTS, "more than {MAX_SLOTS} metered threads at once");
+        let slot = *TABLE[index].get_or_init(|| Box::leak(Box::new(ThreadSlot::new())));
+        MADE.store(index + 1, Ordering::Release);
+        slot
+    })
+}
+
+fn give_back_slot(slot: &'static ThreadSlot) {
+    FREE.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(slot);
+}
+
+/// What a thread knows of its own metering.
+#[derive(Clone, Copy)]
+pub(crate) struct Current {
+    pub(crate) slot: &'static ThreadSlot,
+    pub(crate) clock: Clock,
+}
+
+thread_local! {
+    static CURRENT: Cell<Option<Current>> = const { Cell::new(None) };
+    /// The lease of a thread that belongs to no runtime, taken at its first metered poll and kept until it ends.
+    static FOREIGN: OnceCell<Lease> = const { OnceCell::new() };
+}
+
+/// The calling thread's slot, if it has one.
+#[inline]
+pub(crate) fn current() -> Option<Current> {
+    CURRENT.try_with(Cell::get).ok().flatten()
+}
+
+/// Runs `f` with the calling thread's slot, which is leased from the process-wide meter if the thread has none. `None`: the
+/// thread is ending, or the process-wide meter could not be started.
+pub(crate) fn with_current<R>(f: impl FnOnce(Current, Option<&Lease>) -> R) -> Option<R> {
+    if let Some(current) = current() {
+        // A foreign thread's lease has to be told when polling starts and ends.
+        return FOREIGN
+            .try_with(|foreign| match foreign.get() {
+                Some(lease) if std::ptr::eq(lease.slot, current.slot) => f(current, Some(lease)),
+                _ => f(current, None),
+            })
+            .ok();
+    }
+    let meter = Meter::global().ok()?;
+    FOREIGN
+        .try_with(|foreign| {
+            let lease = foreign.get_or_init(|| meter.attach());
+            f(Current { slot: lease.slot, clock: lease.clock }, Some(lease))
+        })
+        .ok()
+}
+
+/// The calling thread's slot, for as long as the guard lives: made by [`Meter::attach`](crate::Meter::attach).
+///
+/// Dropping it restores what the thread had before. Guards of one thread are dropped in the reverse order of their making.
+#[derive(Debug)]
+#[must_use = "the thread is metered only while the lease lives"]
+pub struct Lease {
+    meter: Arc<Inner>,
+    slot: &'static ThreadSlot,
+    clock: Clock,
+    before: Option<CurrentSlot>,
+    _this_thread: PhantomData<*const ()>,
+}
+
+/// `Current`, as a part of the lease.
+type CurrentSlot = (&'static ThreadSlot, Clock);
+
+impl Lease {
+    pub(crate) fn new(meter: Arc<Inner>, clock: Clock) -> Self {
+        let slot = take_slot();
+        slot.shown.clear();
+        slot.inbox.attention.store(0, Ordering::Relaxed);
+        slot.inbox.request.store(0, Ordering::Relaxed);
+        *slot.inbox.clock.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = clock;
+        slot.inbox.clock_id.store(os::own_clock_id(), Ordering::Relaxed);
+        slot.inbox.active.store(0, Ordering::Relaxed);
+        // Release: a tick that sees its meter's number here sees the slot made ready.
+        slot.inbox.meter_id.store(meter.id, Ordering::Release);
+        let before = CURRENT.replace(Some(Current { slot, clock })).map(|current| (current.slot, current.clock));
+        Self { meter, slot, clock, before, _this_thread: PhantomData }
+    }
+
+    /// Reads the thread's clocks now.
+    #[inline]
+    pub fn stamp(&self) -> Stamp {
+        self.clock.stamp(self.slot)
+    }
+
+    /// The thread leaves idleness: it is going to poll. Starts the tick if it is off.
+    #[inline]
+    pub fn set_active(&self) {
+        self.slot.inbox.active.store(1, Ordering::Relaxed);
+        // The fence inside `open` orders the store against the look at the gate.
+        if self.meter.gate.open() {
+            self.meter.start_ticking();
+        }
+    }
+
+    /// The thread is about to wait: it polls nothing until [`set_active`](Self::set_active).
+    #[inline]
+    pub fn set_idle(&self) {
+        self.slot.inbox.active.store(0, Ordering::Release);
+    }
+
+    /// Bills the time since `since` to the runtime itself (searching, polling the reactor, parking) and returns the time now.
+    pub fn charge_runtime(&self, since: Stamp) -> Stamp {
+        let now = self.stamp();
+        let ns = now.cpu_ns.saturating_sub(since.cpu_ns);
+        let runtime = &self.slot.runtime_ns;
+        runtime.store(runtime.load(Ordering::Relaxed) + ns, Ordering::Relaxed);
+        now
+    }
+
+    /// Starts a run of `account` on this thread, billed from `at` on, and shows it to the tick.
+    #[inline]
+    pub fn begin<'a>(&'a self, account: &'a Account, at: Stamp) -> Run<'a> {
+        Run::begin(self.slot, self.clock, account, at)
+    }
+
+    /// Starts a blocking job, billed from `at` on to the accounts that `offload` captured.
+    pub fn offload<'a>(&'a self, offload: &'a Offload, at: Stamp) -> OffloadRun<'a> {
+        OffloadRun::begin(self.slot, self.clock, offload, at)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let before = self.before.map(|(slot, clock)| Current { slot, clock });
+        // The thread-local may be gone already when the thread ends; then nobody asks for it any more.
+        let _ = CURRENT.try_with(|current| current.set(before));
+        self.slot.shown.clear();
+        self.set_idle();
+        self.meter.retire(self.slot);
+        self.slot.inbox.clock_id.store(os::NO_CLOCK, Ordering::Relaxed);
+        give_back_slot(self.slot);
+    }
+}

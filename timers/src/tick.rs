@@ -1,0 +1,155 @@
+//! The preemption tick: a quick look at every polling thread, once a period.
+//!
+//! For each account that a thread shows, it compares an upper bound of the use (what is charged, plus the *wall* time since the
+//! last boundary) with the account's next expiry. Wall time never runs behind CPU time, so most polls are dismissed with a few
+//! loads. A suspect is confirmed by reading its thread's CPU clock; only then is anything posted, so a post is final and nobody
+//! behind it has to read a clock again.
+//!
+//! # Invariants
+//! * No lock, no allocation, no user code, not even a waker: whatever has to happen although the poll does not end is handed to
+//!   the service thread.
+//! * The cost depends on the number of polling threads, not of tasks or timers.
+//! * Every look is level-triggered: what could not be posted or handed over is found again a period later.
+
+use crate::meter::Inner;
+use crate::record::{self, Record};
+use crate::slot::{FRAMES, FrameView, Section};
+use crate::sync::Ordering;
+use crate::thread::{self, ThreadSlot};
+use crate::wake_queue::{Kinds, TickPost};
+
+/// What one tick found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct TickReport {
+    /// Threads that were looked at.
+    pub threads: u32,
+    /// Accounts whose bound reached their expiry.
+    pub suspects: u32,
+    /// Suspects whose CPU clock confirmed it.
+    pub confirmed: u32,
+    /// Notifications queued.
+    pub posted: u32,
+    /// Accounts handed to the service thread.
+    pub handed_over: u32,
+}
+
+/// One account of a thread, as read at one moment.
+#[derive(Clone, Copy)]
+struct Seen {
+    frame: FrameView,
+    record: &'static Record,
+    total_ns: u64,
+}
+
+impl Inner {
+    /// Looks at every thread of this meter.
+    pub(crate) fn tick(&self) -> TickReport {
+        let now = self.clock.fast();
+        let mut report = TickReport::default();
+        for slot in thread::all_slots() {
+            if slot.inbox.meter_id.load(Ordering::Acquire) == self.id {
+                report.threads += 1;
+                self.look_at(slot, now, &mut report);
+            }
+        }
+        self.metrics.add(&report);
+        if report.handed_over > 0 {
+            self.service.notify();
+        }
+        report
+    }
+
+    fn look_at(&self, slot: &'static ThreadSlot, now: u64, report: &mut TickReport) {
+        let seen = slot.shown.read(|frames| {
+            let mut seen = [None; FRAMES];
+            for (place, frame) in seen.iter_mut().zip(frames.iter()) {
+                *place =
+                    record::at(frame.target.index).map(|record| Seen { frame, record, total_ns: record.total_ns() });
+            }
+            (seen, frames.version())
+        });
+        // Changing just now: the thread is at a boundary, and checks for itself.
+        let Some((seen, version)) = seen else { return };
+        for (depth, seen) in seen.into_iter().flatten().enumerate() {
+            self.check(slot, version, depth, seen, now, report);
+        }
+    }
+
+    fn check(
+        &self,
+        slot: &'static ThreadSlot,
+        version: u32,
+        depth: usize,
+        seen: Seen,
+        now: u64,
+        report: &mut TickReport,
+    ) {
+        let Seen { frame, record, total_ns } = seen;
+        let shared = &record.shared;
+        let bound_ns = self.clock.fast_ns_between(frame.start.fast, now);
+        let poll_limit_ns = match frame.section {
+            Section::Poll => shared.poll_limit_ns.load(Ordering::Relaxed),
+            Section::Aftermath | Section::Offloaded => record::NEVER,
+        };
+        let next_ns = shared.next_expiry_ns.load(Ordering::Acquire);
+        if shared.wake.wants_attention(frame.target.generation, frame.seq) {
+            slot.inbox.attention.store(1, Ordering::Relaxed);
+        }
+        if depth == 0 && frame.section == Section::Poll && bound_ns >= self.slice_ns {
+            self.post(slot, seen, Kinds::YIELD, report);
+        }
+        if total_ns.saturating_add(bound_ns) < next_ns && bound_ns < poll_limit_ns {
+            return;
+        }
+        report.suspects += 1;
+        let Some(cpu_ns) = self.clock.remote_cpu_ns(slot) else {
+            return;
+        };
+        if !slot.shown.is_still(version) {
+            // That section is over; its boundary has checked.
+            return;
+        }
+        let progress_ns = cpu_ns.saturating_sub(frame.start.cpu_ns);
+        let used_ns = total_ns.saturating_add(progress_ns);
+        let over_poll = progress_ns >= poll_limit_ns;
+        if used_ns < next_ns && !over_poll {
+            return;
+        }
+        report.confirmed += 1;
+        let over_hard = used_ns >= shared.hard_ns.load(Ordering::Relaxed);
+        if frame.section == Section::Offloaded {
+            if over_hard {
+                slot.inbox.offload_over_limit.store(u64::from(version) + 1, Ordering::Relaxed);
+                slot.inbox.attention.store(1, Ordering::Relaxed);
+            }
+            // Its task is parked, perhaps for long: somebody has to wake it.
+            self.hand_over(slot, seen, true, report);
+            return;
+        }
+        let kinds = if over_hard || over_poll { Kinds::TICK.or(Kinds::LIMIT) } else { Kinds::TICK };
+        self.post(slot, seen, kinds, report);
+        if used_ns >= shared.next_remote_ns.load(Ordering::Relaxed) {
+            self.hand_over(slot, seen, false, report);
+        }
+    }
+
+    fn post(&self, slot: &ThreadSlot, seen: Seen, kinds: Kinds, report: &mut TickReport) {
+        match seen.record.shared.wake.post_tick(seen.frame.target.generation, seen.frame.seq, kinds) {
+            TickPost::Posted => {
+                report.posted += 1;
+                slot.inbox.attention.store(1, Ordering::Release);
+            }
+            TickPost::Already => slot.inbox.attention.store(1, Ordering::Release),
+            TickPost::Running | TickPost::Gone => {}
+        }
+    }
+
+    fn hand_over(&self, slot: &ThreadSlot, seen: Seen, wake_task: bool, report: &mut TickReport) {
+        let request = crate::service::Request { target: seen.frame.target, wake_task }.pack();
+        // One that was not taken yet stays: this one is found again at the next tick.
+        if slot.inbox.request.compare_exchange(0, request, Ordering::Release, Ordering::Relaxed).is_ok() {
+            report.handed_over += 1;
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! The handle to a CPU timer.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use crate::cpu_clock::CpuClock;
+use crate::error::TimerError;
+use crate::record::Record;
+use crate::timer_set::{Action, Closed, Delivery, Expiry, Handler, Setting, TimerSet};
+use crate::units::nanos;
+
+/// The longest interval.
+const MAX_INTERVAL: Duration = Duration::from_nanos(1 << 63);
+
+/// Makes a [`CpuTimer`]; from [`CpuClock::timer`].
+#[must_use = "a builder makes nothing until it is built or armed"]
+pub struct TimerBuilder {
+    clock: CpuClock,
+    interval: Option<Duration>,
+    handler: Option<Handler>,
+}
+
+impl std::fmt::Debug for TimerBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TimerBuilder").field("interval", &self.interval).finish_non_exhaustive()
+    }
+}
+
+impl TimerBuilder {
+    pub(crate) fn new(clock: CpuClock) -> Self {
+        Self { clock, interval: None, handler: None }
+    }
+
+    /// Makes the timer periodic: after the first expiry it fires every `interval`, on the grid of the first. An interval that
+    /// cannot be kept is refused when the timer is armed.
+    pub fn every(mut self, interval: Duration) -> Self {
+        self.interval = Some(interval);
+        self
+    }
+
+    /// What runs at an expiry: at the poll boundary of the task whose clock it is, on a worker thread, on that task's time.
+    /// Without a handler the timer is silent: it can only be read.
+    ///
+    /// A handler that panics ends its task, like a panic in its poll.
+    pub fn on_expiry<F, A>(mut self, mut handler: F) -> Self
+    where
+        F: FnMut(Expiry) -> A + Send + 'static,
+        A: Into<Action>,
+    {
+        self.handler = Some(Box::new(move |expiry| handler(expiry).into()));
+        self
+    }
+
+    /// A disarmed timer.
+    ///
+    /// # Errors
+    /// [`TimerError::Exited`] if the task has ended.
+    pub fn build(self) -> Result<CpuTimer, TimerError> {
+        let record = self.clock.record();
+        let delivery = match self.handler {
+            Some(handler) => Delivery::Handler(Some(handler)),
+            None => Delivery::Silent,
+        };
+        let (id, refused) = {
+            let mut cold = record.cold.lock();
+            if record.shared.wake.is_ended() {
+                (None, Some(delivery))
+            } else {
+                (Some(cold.timers.get_or_insert_default().insert(delivery)), None)
+            }
+        };
+        drop(refused);
+        match id {
+            Some(id) => Ok(CpuTimer { clock: self.clock, id: Some(id) }),
+            None => Err(TimerError::Exited),
+        }
+    }
+
+    /// Makes the timer and arms it to fire when the clock's task has used `after` more. See [`CpuTimer::arm_after`].
+    ///
+    /// # Errors
+    /// See [`TimerError`].
+    pub fn arm_after(self, after: Duration) -> Result<CpuTimer, TimerError> {
+        let interval = self.checked_interval()?;
+        let timer = self.build()?;
+        timer.arm(Start::After(after), interval)?;
+        Ok(timer)
+    }
+
+    /// Makes the timer and arms it to fire when the clock reads `at`. See [`CpuTimer::arm_at`].
+    ///
+    /// # Errors
+    /// See [`TimerError`].
+    pub fn arm_at(self, at: Duration) -> Result<CpuTimer, TimerError> {
+        let interval = self.checked_interval()?;
+        let timer = self.build()?;
+        timer.arm(Start::At(at), interval)?;
+        Ok(timer)
+    }
+
+    fn checked_interval(&self) -> Result<u64, TimerError> {
+        self.interval.map_or(Ok(0), check_interval)
+    }
+}
+
+fn check_interval(interval: Duration) -> Result<u64, TimerError> {
+    if interval.is_zero() {
+        Err(TimerError::ZeroInterval)
+    } else if interval > MAX_INTERVAL {
+        Err(TimerError::IntervalTooLong { interval, max: MAX_INTERVAL })
+    } else {
+        Ok(nanos(interval))
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Start {
+    After(Duration),
+    At(Duration),
+}
+
+/// A timer on a CPU clock, with the semantics of POSIX `timer_create` and `timer_settime`.
+///
+/// It fires when the clock has reached its time, never before: at once at a poll boundary, and for a time that is reached in
+/// the middle of a poll at that poll's end. Dropping it closes it without waiting; [`close`](Self::close) waits.
+///
+/// ```
+/// use std::time::Duration;
+/// use stipend_timers::{Account, Action};
+///
+/// let account = Account::new();
+/// let timer = account
+///     .clock()
+///     .timer()
+///     .every(Duration::from_millis(10))
+///     .on_expiry(|expiry| println!("{} intervals late", expiry.overrun))
+///     .arm_after(Duration::from_millis(10))?;
+/// assert_eq!(timer.interval(), Duration::from_millis(10));
+/// # Ok::<(), stipend_timers::TimerError>(())
+/// ```
+#[derive(Debug)]
+pub struct CpuTimer {
+    clock: CpuClock,
+    /// `None` once closed.
+    id: Option<u32>,
+}
+
+impl CpuTimer {
+    /// Arms for `after` more CPU time from now, the poll in progress included, once. Zero disarms (`timer_settime` with
+    /// `it_value` 0). Returns the setting before; an expiry not delivered yet is forgotten.
+    ///
+    /// # Errors
+    /// [`TimerError::Exited`]. The timer then stays as it was.
+    pub fn arm_after(&self, after: Duration) -> Result<Setting, TimerError> {
+        self.arm(Start::After(after), 0)
+    }
+
+    /// Arms for the moment at which the clock reads `at`, once (`TIMER_ABSTIME`). A time in the past fires at once, also while
+    /// the task waits. Zero disarms.
+    ///
+    /// # Errors
+    /// [`TimerError::Exited`]. The timer then stays as it was.
+    pub fn arm_at(&self, at: Duration) -> Result<Setting, TimerError> {
+        self.arm(Start::At(at), 0)
+    }
+
+    /// Arms for `after` more CPU time and every `interval` from there on. `after` of zero disarms.
+    ///
+    /// # Errors
+    /// [`TimerError::ZeroInterval`], [`TimerError::IntervalTooLong`], [`TimerError::Exited`]. The timer then stays as it was.
+    pub fn arm_every(&self, after: Duration, interval: Duration) -> Result<Setting, TimerError> {
+        self.arm(Start::After(after), check_interval(interval)?)
+    }
+
+    fn arm(&self, start: Start, interval_ns: u64) -> Result<Setting, TimerError> {
+        let record = self.clock.record();
+        let now_ns = self.clock.now_ns();
+        let at_ns = match start {
+            Start::After(Duration::ZERO) | Start::At(Duration::ZERO) => {
+                return self.with(|timers, id| timers.disarm(id, now_ns)).ok_or(TimerError::Exited);
+            }
+            Start::After(after) => now_ns.saturating_add(nanos(after)),
+            Start::At(at) => nanos(at),
+        };
+        let before = self.with(|timers, id| timers.arm(id, at_ns, interval_ns, now_ns)).ok_or(TimerError::Exited)?;
+        record.kick_if_due();
+        Ok(before)
+    }
+
+    /// Disarms; the interval then reads zero. Returns the setting before. Does nothing when the task has ended.
+    pub fn disarm(&self) -> Setting {
+        let now_ns = self.clock.now_ns();
+        self.with(|timers, id| timers.disarm(id, now_ns)).unwrap_or_default()
+    }
+
+    /// The CPU time left: at least 1 ns while armed, zero only when disarmed or fired. Relative also for an absolute timer.
+    pub fn remaining(&self) -> Duration {
+        self.setting().remaining
+    }
+
+    /// The interval; zero if the timer is not periodic or disarmed.
+    pub fn interval(&self) -> Duration {
+        self.setting().interval
+    }
+
+    /// Both at one moment (`timer_gettime`).
+    pub fn setting(&self) -> Setting {
+        let now_ns = self.clock.now_ns();
+        self.with(|timers, id| timers.setting(id, now_ns)).unwrap_or_default()
+    }
+
+    /// How many further intervals the last delivery stood for (`timer_getoverrun`); zero before the first and after arming.
+    pub fn overrun(&self) -> u32 {
+        self.with(|timers, id| timers.overrun(id)).unwrap_or(0)
+    }
+
+    /// The clock.
+    pub fn clock(&self) -> &CpuClock {
+        &self.clock
+    }
+
+    /// Closes the timer. Once the future is ready its handler does not run and will not run any more. The closing itself
+    /// happens in this call, and not at the first poll.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the timer closed; only the wait is given up.
+    pub fn close(mut self) -> CloseTimer {
+        let firing = self.close_now();
+        self.id = None;
+        CloseTimer { clock: self.clock.clone(), firing }
+    }
+
+    /// `Some`: its handler is out.
+    fn close_now(&mut self) -> Option<(u32, u64)> {
+        let id = self.id?;
+        match self.with(|timers, id| timers.close(id)) {
+            Some(Closed::Firing { serial }) => Some((id, serial)),
+            Some(Closed::Done(delivery)) => {
+                crate::panics::contain(|| drop(delivery));
+                None
+            }
+            None => None,
+        }
+    }
+
+    /// Changes the timer under the lock, and the caches with it. `None`: the task has ended, or the timer is closed.
+    fn with<R>(&self, change: impl FnOnce(&mut TimerSet, u32) -> R) -> Option<R> {
+        let id = self.id?;
+        let record: &'static Record = self.clock.record();
+        let mut cold = record.cold.lock();
+        let result = change(cold.timers.as_mut()?, id);
+        record.refresh(&cold);
+        Some(result)
+    }
+}
+
+impl Drop for CpuTimer {
+    fn drop(&mut self) {
+        self.close_now();
+    }
+}
+
+/// Future of [`CpuTimer::close`].
+#[derive(Debug)]
+#[must_use = "the timer is closed already, but its handler may still run until this is ready"]
+pub struct CloseTimer {
+    clock: CpuClock,
+    /// Id and serial of a timer whose handler was out.
+    firing: Option<(u32, u64)>,
+}
+
+impl Future for CloseTimer {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Some((id, serial)) = self.firing else {
+            return Poll::Ready(());
+        };
+        let still = match self.clock.record().cold.lock().timers.as_mut() {
+            Some(timers) => timers.wait_closed(id, serial, cx.waker()),
+            None => false,
+        };
+        if still {
+            return Poll::Pending;
+        }
+        self.firing = None;
+        Poll::Ready(())
+    }
+}

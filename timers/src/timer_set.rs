@@ -1,0 +1,419 @@
+//! The timers of one account: a slab of timers and two queues ordered by expiry, all under the account's lock.
+//!
+//! Timers with a handler wait in one queue, which only the boundary serves, since a handler runs on the account's own thread
+//! and time. Timers that a supervisor waits for stand in the other, which the service thread serves as well, since they must be
+//! delivered although a poll does not end.
+//!
+//! No user code runs in here: [`TimerSet::next_due`] hands a handler out, the boundary runs it without the lock, and
+//! [`TimerSet::delivered`] puts it back. What is dropped comes out as a value, for the caller to drop outside the lock.
+//!
+//! # Invariants
+//! * A timer stands in its queue exactly while it is armed. A periodic one that fires is armed again for the next point of its
+//!   grid strictly after now *before* its handler runs, by one division and not by a loop over the intervals missed.
+//! * Equal expiries leave in the order in which they were armed.
+//! * While a handler is out, its timer is `firing`; a timer closed meanwhile goes away in `delivered`, and its handler with it.
+
+use std::task::Waker;
+use std::time::Duration;
+
+use slab::Slab;
+
+use crate::heap::IndexedHeap;
+use crate::record::NEVER;
+
+/// What one delivery tells its handler.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Expiry {
+    /// The clock's CPU time at the delivery; never below `at`.
+    pub used: Duration,
+    /// The CPU time for which the timer was armed.
+    pub at: Duration,
+    /// How many further intervals of a periodic timer passed before this delivery; saturates (POSIX `timer_getoverrun`).
+    pub overrun: u32,
+}
+
+/// What a handler answers. `()` is `Continue`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum Action {
+    /// Go on.
+    #[default]
+    Continue,
+    /// Cancel the task before its next poll.
+    Cancel,
+    /// Arm this timer again, to fire after this much more CPU time. Zero leaves it as it is.
+    RearmAfter(Duration),
+}
+
+impl From<()> for Action {
+    fn from((): ()) -> Self {
+        Action::Continue
+    }
+}
+
+/// A handler, run on the account's own time.
+pub(crate) type Handler = Box<dyn FnMut(Expiry) -> Action + Send>;
+
+/// Who hears of an expiry.
+pub(crate) enum Delivery {
+    /// The boundary runs it. `None` while it is out.
+    Handler(Option<Handler>),
+    /// A supervisor is woken, by whoever finds the expiry first.
+    Supervisor { waker: Option<Waker>, fired: bool },
+    /// Nobody: the timer is only read.
+    Silent,
+}
+
+struct Timer {
+    at_ns: u64,
+    interval_ns: u64,
+    /// Of the last delivery.
+    overrun: u32,
+    firing: bool,
+    closing: bool,
+    /// Counts armings, so that what a handler answers does not undo an arming that happened meanwhile.
+    armings: u32,
+    /// Tells this timer from a later one with the same id.
+    serial: u64,
+    /// Wakers of `close`, which wait for a handler that is out.
+    barrier: Vec<Waker>,
+    delivery: Delivery,
+}
+
+/// What armed a timer before: time left and interval.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Setting {
+    /// CPU time left until the next expiry, relative also for an absolute timer; zero if disarmed, else at least 1 ns.
+    pub remaining: Duration,
+    /// The interval of a periodic timer; zero otherwise.
+    pub interval: Duration,
+}
+
+/// The next thing to do in a pass.
+pub(crate) enum Due {
+    /// Nothing is due.
+    Nothing,
+    /// Run this handler, then call `delivered`.
+    Run { id: u32, armings: u32, handler: Handler, expiry: Expiry },
+    /// Wake this supervisor.
+    Wake(Waker),
+    /// A timer expired of which nobody needs to hear now.
+    Quiet,
+}
+
+/// What closing a timer came to.
+pub(crate) enum Closed {
+    /// It is gone; what it held is to be dropped outside the lock.
+    Done(Delivery),
+    /// Its handler is out; it goes when that returns.
+    Firing { serial: u64 },
+}
+
+/// The order of a queue: expiry, then arming.
+type Key = (u64, u64);
+
+#[derive(Default)]
+pub(crate) struct TimerSet {
+    timers: Slab<Timer>,
+    local: IndexedHeap<Key>,
+    remote: IndexedHeap<Key>,
+    armed: u64,
+    /// The soft limit is a timer like any other; its id.
+    pub(crate) soft: Option<u32>,
+}
+
+impl std::fmt::Debug for TimerSet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TimerSet").field("timers", &self.timers.len()).finish_non_exhaustive()
+    }
+}
+
+impl TimerSet {
+    /// A new timer, disarmed.
+    pub(crate) fn insert(&mut self, delivery: Delivery) -> u32 {
+        self.armed += 1;
+        let timer = Timer {
+            serial: self.armed,
+            at_ns: NEVER,
+            interval_ns: 0,
+            overrun: 0,
+            firing: false,
+            closing: false,
+            armings: 0,
+            barrier: Vec::new(),
+            delivery,
+        };
+        u32::try_from(self.timers.insert(timer)).expect("fewer than 2^32 timers fit into memory")
+    }
+
+    fn timer(&mut self, id: u32) -> &mut Timer {
+        // Ids are handed out by `insert` and given back once, by the handle's close.
+        &mut self.timers[id as usize]
+    }
+
+    fn queue_of(&mut self, id: u32) -> Option<&mut IndexedHeap<Key>> {
+        match self.timers[id as usize].delivery {
+            Delivery::Handler(_) => Some(&mut self.local),
+            Delivery::Supervisor { .. } => Some(&mut self.remote),
+            Delivery::Silent => None,
+        }
+    }
+
+    /// Arms for `at_ns`, then every `interval_ns` (0: once), and returns the setting before, as of `now_ns`. An expiry that was
+    /// not delivered yet is forgotten.
+    pub(crate) fn arm(&mut self, id: u32, at_ns: u64, interval_ns: u64, now_ns: u64) -> Setting {
+        let before = self.setting(id, now_ns);
+        self.armed += 1;
+        let key = (at_ns, self.armed);
+        let timer = self.timer(id);
+        timer.at_ns = at_ns;
+        timer.interval_ns = interval_ns;
+        timer.overrun = 0;
+        timer.armings = timer.armings.wrapping_add(1);
+        if let Delivery::Supervisor { fired, .. } = &mut timer.delivery {
+            *fired = false;
+        }
+        if let Some(queue) = self.queue_of(id) {
+            queue.push(id, key);
+        }
+        before
+    }
+
+    /// Disarms; the interval then reads zero.
+    pub(crate) fn disarm(&mut self, id: u32, now_ns: u64) -> Setting {
+        let before = self.setting(id, now_ns);
+        if let Some(queue) = self.queue_of(id) {
+            queue.remove(id);
+        }
+        let timer = self.timer(id);
+        timer.at_ns = NEVER;
+        timer.interval_ns = 0;
+        timer.overrun = 0;
+        timer.armings = timer.armings.wrapping_add(1);
+        before
+    }
+
+    /// Time left and interval, as of `now_ns`.
+    pub(crate) fn setting(&self, id: u32, now_ns: u64) -> Setting {
+        let timer = &self.timers[id as usize];
+        let interval = Duration::from_nanos(timer.interval_ns);
+        if timer.at_ns == NEVER && timer.interval_ns == 0 {
+            return Setting::default();
+        }
+        let remaining_ns = if now_ns < timer.at_ns {
+            timer.at_ns - now_ns
+        } else if timer.interval_ns > 0 {
+            // Expired and not delivered (or silent): what counts is the next point of the grid, strictly after now.
+            next_on_grid(timer.at_ns, timer.interval_ns, now_ns).0 - now_ns
+        } else if matches!(timer.delivery, Delivery::Silent) {
+            0
+        } else {
+            1
+        };
+        Setting { remaining: Duration::from_nanos(remaining_ns), interval }
+    }
+
+    /// The overrun count of the last delivery.
+    pub(crate) fn overrun(&self, id: u32) -> u32 {
+        self.timers[id as usize].overrun
+    }
+
+    /// The earliest expiry of all, and of those that a supervisor waits for.
+    pub(crate) fn next_expiries(&self) -> (u64, u64) {
+        let first = |queue: &IndexedHeap<Key>| queue.peek().map_or(NEVER, |((at, _), _)| *at);
+        let remote = first(&self.remote);
+        (first(&self.local).min(remote), remote)
+    }
+
+    /// Fires the first timer of either queue whose expiry is at or before `until_ns`. `now_ns` is the use now.
+    pub(crate) fn next_due(&mut self, until_ns: u64, now_ns: u64) -> Due {
+        let local = self.local.peek().map(|(key, id)| (*key, id));
+        let remote = self.remote.peek().map(|(key, id)| (*key, id));
+        let (key, id) = match (local, remote) {
+            (Some(local), Some(remote)) => local.min(remote),
+            (Some(one), None) | (None, Some(one)) => one,
+            (None, None) => return Due::Nothing,
+        };
+        if key.0 > until_ns { Due::Nothing } else { self.fire(id, now_ns) }
+    }
+
+    /// The same for supervisors' timers only: what the service thread delivers while a poll goes on.
+    pub(crate) fn next_remote_due(&mut self, now_ns: u64) -> Due {
+        match self.remote.peek().map(|((at, _), id)| (*at, id)) {
+            Some((at, id)) if at <= now_ns => self.fire(id, now_ns),
+            _ => Due::Nothing,
+        }
+    }
+
+    fn fire(&mut self, id: u32, now_ns: u64) -> Due {
+        self.armed += 1;
+        let order = self.armed;
+        let timer = &mut self.timers[id as usize];
+        let at_ns = timer.at_ns;
+        let missed = if timer.interval_ns > 0 {
+            let (next, missed) = next_on_grid(at_ns, timer.interval_ns, now_ns);
+            timer.at_ns = next;
+            missed
+        } else {
+            timer.at_ns = NEVER;
+            0
+        };
+        timer.overrun = u32::try_from(missed).unwrap_or(u32::MAX);
+        let next_ns = timer.at_ns;
+        let expiry =
+            Expiry { used: Duration::from_nanos(now_ns), at: Duration::from_nanos(at_ns), overrun: timer.overrun };
+        let due = match &mut timer.delivery {
+            Delivery::Handler(handler) => match handler.take() {
+                Some(handler) => {
+                    timer.firing = true;
+                    Due::Run { id, armings: timer.armings, handler, expiry }
+                }
+                // A soft limit that nobody set a handler for.
+                None => Due::Quiet,
+            },
+            Delivery::Supervisor { waker, fired } => {
+                *fired = true;
+                waker.take().map_or(Due::Quiet, Due::Wake)
+            }
+            Delivery::Silent => Due::Quiet,
+        };
+        if let Some(queue) = self.queue_of(id) {
+            if next_ns == NEVER {
+                queue.remove(id);
+            } else {
+                queue.update(id, (next_ns, order));
+            }
+        }
+        due
+    }
+
+    /// Puts a handler back after it ran. Returns it if the timer was closed meanwhile, and who waits for that.
+    pub(crate) fn delivered(
+        &mut self,
+        id: u32,
+        armings: u32,
+        back: Handler,
+        answer: Action,
+        now_ns: u64,
+    ) -> (Option<Handler>, Vec<Waker>) {
+        let timer = self.timer(id);
+        timer.firing = false;
+        if timer.closing {
+            let timer = self.timers.remove(id as usize);
+            return (Some(back), timer.barrier);
+        }
+        let replaced = match &mut timer.delivery {
+            // The handler set another one for the next time.
+            Delivery::Handler(Some(_)) => Some(back),
+            delivery => {
+                *delivery = Delivery::Handler(Some(back));
+                None
+            }
+        };
+        if let Action::RearmAfter(after) = answer
+            && !after.is_zero()
+            && timer.armings == armings
+        {
+            let interval_ns = timer.interval_ns;
+            self.arm(id, now_ns.saturating_add(crate::units::nanos(after)), interval_ns, now_ns);
+        }
+        (replaced, Vec::new())
+    }
+
+    /// Sets the handler of a timer and returns the one before, to be dropped outside the lock.
+    pub(crate) fn set_handler(&mut self, id: u32, handler: Handler) -> Option<Handler> {
+        match &mut self.timer(id).delivery {
+            Delivery::Handler(slot) => slot.replace(handler),
+            Delivery::Supervisor { .. } | Delivery::Silent => Some(handler),
+        }
+    }
+
+    /// Closes a timer: after this its handler does not start.
+    pub(crate) fn close(&mut self, id: u32) -> Closed {
+        if let Some(queue) = self.queue_of(id) {
+            queue.remove(id);
+        }
+        let timer = self.timer(id);
+        if timer.firing {
+            timer.closing = true;
+            timer.at_ns = NEVER;
+            Closed::Firing { serial: timer.serial }
+        } else {
+            Closed::Done(self.timers.remove(id as usize).delivery)
+        }
+    }
+
+    /// Whether a closed timer's handler still runs; if so `waker` is woken when it has ended.
+    pub(crate) fn wait_closed(&mut self, id: u32, serial: u64, waker: &Waker) -> bool {
+        match self.timers.get_mut(id as usize) {
+            Some(timer) if timer.serial == serial => {
+                if !timer.barrier.iter().any(|other| other.will_wake(waker)) {
+                    timer.barrier.push(waker.clone());
+                }
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Asks a supervisor's timer: `true` if it has fired; otherwise `waker` is woken when it does.
+    pub(crate) fn poll_fired(&mut self, id: u32, waker: &Waker) -> bool {
+        match &mut self.timer(id).delivery {
+            Delivery::Supervisor { fired: true, .. } => true,
+            Delivery::Supervisor { waker: slot, .. } => {
+                if !slot.as_ref().is_some_and(|old| old.will_wake(waker)) {
+                    *slot = Some(waker.clone());
+                }
+                false
+            }
+            _ => false,
+        }
+    }
+
+    /// Everyone who waits for a timer of this set: for the end of the account.
+    pub(crate) fn take_waiters(&mut self) -> Vec<Waker> {
+        let mut waiters = Vec::new();
+        for (_, timer) in &mut self.timers {
+            waiters.append(&mut timer.barrier);
+            if let Delivery::Supervisor { waker, .. } = &mut timer.delivery {
+                waiters.extend(waker.take());
+            }
+        }
+        waiters
+    }
+}
+
+/// The first point of the grid `at + k * interval` strictly after `now`, and how many points from `at` on it leaves behind,
+/// `at` itself not counted. `now` is not before `at`. Saturates to [`NEVER`].
+fn next_on_grid(at_ns: u64, interval_ns: u64, now_ns: u64) -> (u64, u64) {
+    let missed = (now_ns - at_ns) / interval_ns;
+    let next = u128::from(at_ns) + (u128::from(missed) + 1) * u128::from(interval_ns);
+    (u64::try_from(next).unwrap_or(NEVER), missed)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn t45_the_grid_is_kept_strictly_after_now_without_a_loop() {
+        assert_eq!(next_on_grid(10, 10, 105), (110, 9));
+        assert_eq!(next_on_grid(10, 10, 110), (120, 10));
+        assert_eq!(next_on_grid(10, 10, 10), (20, 0));
+        assert_eq!(next_on_grid(1, 1, u64::MAX - 1), (u64::MAX, u64::MAX - 2));
+        assert_eq!(next_on_grid(10, u64::MAX / 2, u64::MAX - 1).0, NEVER);
+    }
+
+    #[test]
+    fn t41_the_overrun_count_saturates() {
+        let mut set = TimerSet::default();
+        let id = set.insert(Delivery::Handler(Some(Box::new(|_| Action::Continue))));
+        set.arm(id, 1, 1, 0);
+        let now = u64::from(u32::MAX) + 10;
+        match set.next_due(now, now) {
+            Due::Run { expiry, .. } => assert_eq!(expiry.overrun, u32::MAX),
+            _ => panic!("the timer was due"),
+        }
+    }
+}
