@@ -1,0 +1,110 @@
+//! What a thread knows of the runtime it belongs to.
+//!
+//! Kept in thread-locals, each with one meaning: the runtime that `spawn` uses, the worker whose queue is at hand, and
+//! what the thread may not do because of what it is.
+
+use std::cell::{Cell, RefCell};
+use std::marker::PhantomData;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::shared::Shared;
+use super::worker::Local;
+
+thread_local! {
+    static RUNTIME: RefCell<Option<Arc<Shared>>> = const { RefCell::new(None) };
+    static WORKER: RefCell<Option<Rc<Local>>> = const { RefCell::new(None) };
+    /// The address of the runtime whose blocking pool this thread belongs to, or 0. Such a thread keeps the runtime, so
+    /// no other can have the address meanwhile.
+    static POOL_OF: Cell<usize> = const { Cell::new(0) };
+    static ROLE: Cell<Role> = const { Cell::new(Role::Foreign) };
+}
+
+/// What a thread is to the runtime.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Nothing, or a job's thread: it may block.
+    Foreign,
+    Worker,
+    /// It polls a root future.
+    Root,
+}
+
+/// The runtime entered last.
+pub(crate) fn current() -> Option<Arc<Shared>> {
+    // `try_with`: the thread may be ending.
+    RUNTIME.try_with(|runtime| runtime.borrow().clone()).ok().flatten()
+}
+
+/// The worker that this thread is, if it is one of `shared`.
+pub(crate) fn worker_of(shared: &Arc<Shared>) -> Option<Rc<Local>> {
+    let local = WORKER.try_with(|worker| worker.borrow().clone()).ok().flatten()?;
+    local.belongs_to(shared).then_some(local)
+}
+
+pub(crate) fn role() -> Role {
+    ROLE.try_with(Cell::get).unwrap_or(Role::Foreign)
+}
+
+/// Until it is dropped the thread is in the runtime; then in the one before.
+#[derive(Debug)]
+pub(crate) struct Entered {
+    before: Option<Arc<Shared>>,
+    not_send: PhantomData<*const ()>,
+}
+
+pub(crate) fn enter(shared: &Arc<Shared>) -> Entered {
+    let before = RUNTIME.with(|runtime| runtime.borrow_mut().replace(Arc::clone(shared)));
+    Entered { before, not_send: PhantomData }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let before = self.before.take();
+        // What was current may be the last reference, and is dropped outside the borrow.
+        let _left = RUNTIME.try_with(|runtime| std::mem::replace(&mut *runtime.borrow_mut(), before));
+    }
+}
+
+/// As [`enter`], for a thread of the blocking pool, which is the runtime's own.
+pub(crate) fn enter_blocking(shared: &Arc<Shared>) -> Entered {
+    POOL_OF.set(Arc::as_ptr(shared) as usize);
+    enter(shared)
+}
+
+/// Is this one of the runtime's own threads, so that it must not wait for the runtime's end?
+pub(crate) fn is_thread_of(shared: &Arc<Shared>) -> bool {
+    worker_of(shared).is_some() || POOL_OF.get() == Arc::as_ptr(shared) as usize
+}
+
+/// Until it is dropped the thread has a role.
+#[derive(Debug)]
+pub(crate) struct InRole {
+    before: Role,
+    not_send: PhantomData<*const ()>,
+}
+
+pub(crate) fn take_role(role: Role) -> InRole {
+    InRole { before: ROLE.replace(role), not_send: PhantomData }
+}
+
+impl Drop for InRole {
+    fn drop(&mut self) {
+        let _ = ROLE.try_with(|role| role.set(self.before));
+    }
+}
+
+/// Until it is dropped the thread is this worker.
+#[derive(Debug)]
+pub(crate) struct AsWorker(PhantomData<*const ()>);
+
+pub(crate) fn be_worker(local: &Rc<Local>) -> AsWorker {
+    WORKER.with(|worker| *worker.borrow_mut() = Some(Rc::clone(local)));
+    AsWorker(PhantomData)
+}
+
+impl Drop for AsWorker {
+    fn drop(&mut self) {
+        let _left = WORKER.try_with(|worker| worker.borrow_mut().take());
+    }
+}

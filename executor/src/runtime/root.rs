@@ -1,0 +1,93 @@
+//! `block_on`: a future polled by the thread that calls, metered like a task.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+
+use stipend_timers::{Account, CancelReason, Control};
+
+use super::Shared;
+use super::context::{self, Role};
+use crate::scheduler::parker::Parker;
+
+struct Unpark(Parker);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.notify();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.notify();
+    }
+}
+
+pub(super) fn block_on<F: Future>(shared: &Arc<Shared>, future: F) -> F::Output {
+    match context::role() {
+        Role::Foreign => {}
+        Role::Worker => panic!(
+            "block_on was called on a worker thread: it would block the other tasks; await the future, or \
+             call block_on inside spawn_blocking"
+        ),
+        Role::Root => panic!("block_on was called inside block_on: await the future instead"),
+    }
+    let _role = context::take_role(Role::Root);
+    let _runtime = context::enter(shared);
+    let unpark = Arc::new(Unpark(Parker::new()));
+    let waker = Waker::from(Arc::clone(&unpark));
+    let mut cx = Context::from_waker(&waker);
+
+    let account = OnEnd(Account::new());
+    account.0.set_waker(waker.clone());
+    let lease = shared.meter().attach();
+    lease.set_active();
+    let mut at = lease.stamp();
+    // In an option, so that its destructor can run inside the metered section.
+    let mut future = pin!(Some(future));
+    loop {
+        // A panic of the poll is the caller's: it unwinds through here, and dropping `run` closes the bracket.
+        let mut run = lease.begin(&account.0, at);
+        stop_if_cancelled(run.before_poll());
+        let polled = match future.as_mut().as_pin_mut() {
+            Some(future) => future.poll(&mut cx),
+            None => unreachable!("the root future is polled until it is ready"),
+        };
+        let control = run.after_poll(polled.is_ready());
+        if let Poll::Ready(output) = polled {
+            run.section();
+            future.set(None);
+            account.0.end();
+            at = run.end_now();
+            lease.charge_runtime(at);
+            return output;
+        }
+        stop_if_cancelled(control);
+        at = run.end();
+        lease.set_idle();
+        unpark.0.park();
+        lease.set_active();
+        at = lease.charge_runtime(at);
+    }
+}
+
+/// A root future has nobody to be cancelled by but its own handlers and limits: its caller is told by a panic.
+fn stop_if_cancelled(control: Control) {
+    match control {
+        Control::Proceed => {}
+        Control::Cancel(CancelReason::HandlerPanicked(payload)) => std::panic::resume_unwind(payload),
+        Control::Cancel(CancelReason::CpuLimit(exceeded)) => {
+            panic!("the root future was cancelled: {exceeded}")
+        }
+        Control::Cancel(_) => panic!("the root future was cancelled"),
+    }
+}
+
+/// Ends the account however `block_on` is left.
+struct OnEnd(Account);
+
+impl Drop for OnEnd {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}

@@ -1,0 +1,62 @@
+//! Spawning on the current runtime.
+
+use std::future::Future;
+
+use crate::runtime::Handle;
+use crate::task::JoinHandle;
+
+/// Spawns a task on the current runtime. It begins at once, and runs whether or not its handle is awaited.
+///
+/// The task inherits its parent's group, and neither limits nor timers. On a runtime that is shut down the future is
+/// dropped, and the handle resolves to [`JoinError::Cancelled`](crate::task::JoinError::Cancelled). For names, groups
+/// and limits see [`task::Builder`](crate::task::Builder).
+///
+/// # Panics
+/// Outside a runtime.
+///
+/// ```
+/// let runtime = stipend::runtime::Runtime::new()?;
+/// let n = runtime.block_on(async {
+///     let tasks: Vec<_> = (0..10).map(|n| stipend::spawn(async move { n })).collect();
+///     let mut sum = 0;
+///     for task in tasks {
+///         sum += task.await.unwrap();
+///     }
+///     sum
+/// });
+/// assert_eq!(n, 45);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[track_caller]
+pub fn spawn<F>(future: F) -> JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    Handle::current().spawn(future)
+}
+
+/// Runs `f` on a thread of its own kind, where it may block or compute for long.
+///
+/// Its CPU time is charged to the task that calls this, beside the task's own polls; outside any task, to the
+/// runtime. If all blocking threads are busy the job waits. Aborting works until it has begun. On a runtime that is
+/// shut down the job is dropped, and the handle resolves to
+/// [`JoinError::Cancelled`](crate::task::JoinError::Cancelled).
+///
+/// # Panics
+/// Outside a runtime.
+///
+/// ```
+/// let runtime = stipend::runtime::Runtime::new()?;
+/// let bytes = runtime.block_on(async { stipend::spawn_blocking(|| std::fs::read("Cargo.toml")).await });
+/// assert!(bytes.unwrap().is_ok());
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[track_caller]
+pub fn spawn_blocking<R, F>(f: F) -> JoinHandle<R>
+where
+    F: FnOnce() -> R + Send + 'static,
+    R: Send + 'static,
+{
+    Handle::current().spawn_blocking(f)
+}

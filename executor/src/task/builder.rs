@@ -1,0 +1,229 @@
+//! Spawning with more than a future: name, group, limits.
+
+use std::fmt;
+use std::future::Future;
+use std::panic::Location;
+use std::sync::Arc;
+
+use stipend_timers::{Account, Action, CpuLimit, Expiry, Group, LimitError, PollLimit};
+
+use super::core::Extras;
+use super::{JoinHandle, Joining, TaskCore, allocate, refused};
+use crate::runtime::{Handle, Shared};
+
+type SoftHandler = Box<dyn FnMut(Expiry) -> Action + Send>;
+
+/// Spawns a task with a name, a group, an allowance.
+///
+/// ```
+/// use std::time::Duration;
+/// use stipend::{CpuLimit, runtime::Runtime, task};
+///
+/// let runtime = Runtime::new()?;
+/// let answer = runtime.block_on(async {
+///     task::Builder::new()
+///         .name("answer")
+///         .cpu_limit(CpuLimit::hard(Duration::from_millis(50)))
+///         .spawn(async { 42 })
+///         .expect("50 ms is a valid limit")
+///         .await
+/// });
+/// assert_eq!(answer.unwrap(), 42);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Default)]
+#[must_use = "a builder does nothing until `spawn`"]
+pub struct Builder {
+    name: Option<Arc<str>>,
+    group: Option<Group>,
+    cpu_limit: Option<CpuLimit>,
+    poll_limit: Option<PollLimit>,
+    on_soft_limit: Option<SoftHandler>,
+}
+
+impl Builder {
+    /// A task without a name, in its parent's group, without limits.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A name, for snapshots and reports. It need not be unique.
+    pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// The group whose clock and quota the task counts into, instead of its parent's.
+    pub fn group(mut self, group: &Group) -> Self {
+        self.group = Some(group.clone());
+        self
+    }
+
+    /// How much CPU time the task may use.
+    pub fn cpu_limit(mut self, limit: CpuLimit) -> Self {
+        self.cpu_limit = Some(limit);
+        self
+    }
+
+    /// What is called at the task's poll boundary when its soft limit is reached, on its own account. Without a
+    /// handler, or without a soft limit, nothing is called.
+    pub fn on_soft_limit(mut self, handler: impl FnMut(Expiry) -> Action + Send + 'static) -> Self {
+        self.on_soft_limit = Some(Box::new(handler));
+        self
+    }
+
+    /// How much CPU time each of its polls may use.
+    pub fn poll_limit(mut self, limit: PollLimit) -> Self {
+        self.poll_limit = Some(limit);
+        self
+    }
+
+    /// Spawns the task on the current runtime.
+    ///
+    /// # Errors
+    /// [`SpawnError`]: a limit is not valid, or the runtime is shut down. The future is dropped.
+    ///
+    /// # Panics
+    /// Outside a runtime.
+    #[track_caller]
+    pub fn spawn<F>(self, future: F) -> Result<JoinHandle<F::Output>, SpawnError>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let site = Location::caller();
+        self.spawn_at(Handle::current().shared(), future, site)
+    }
+
+    /// Spawns the task on the runtime of `handle`.
+    ///
+    /// # Errors
+    /// As [`spawn`](Self::spawn).
+    #[track_caller]
+    pub fn spawn_on<F>(self, handle: &Handle, future: F) -> Result<JoinHandle<F::Output>, SpawnError>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.spawn_at(handle.shared(), future, Location::caller())
+    }
+
+    fn spawn_at<F>(
+        self,
+        shared: &Arc<Shared>,
+        future: F,
+        site: &'static Location<'static>,
+    ) -> Result<JoinHandle<F::Output>, SpawnError>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let account = Account::new();
+        match &self.group {
+            Some(group) => account.set_group(group),
+            None => account.inherit_group(),
+        }
+        if let Some(handler) = self.on_soft_limit {
+            // The account is new: it has not ended.
+            let _ = account.on_soft_limit(handler);
+        }
+        if let Some(limit) = self.cpu_limit {
+            account.set_cpu_limit(limit)?;
+        }
+        if let Some(limit) = self.poll_limit {
+            account.set_poll_limit(limit)?;
+        }
+        let extras = self.name.map(|name| Box::new(Extras { name: Some(name) }));
+        register(shared, account, extras, future, site).map_err(|_| SpawnError::ShutDown)
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// A task could not be spawned. Its future has been dropped.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum SpawnError {
+    /// A limit that cannot be kept was asked for; the inner error says which and what is allowed.
+    Limit(LimitError),
+    /// The runtime is shut down, or shutting down.
+    ShutDown,
+}
+
+impl fmt::Display for SpawnError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Limit(error) => write!(f, "the task's limit is not valid: {error}"),
+            Self::ShutDown => f.write_str("the runtime is shut down; spawn on one that lives"),
+        }
+    }
+}
+
+impl std::error::Error for SpawnError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Limit(error) => Some(error),
+            Self::ShutDown => None,
+        }
+    }
+}
+
+impl From<LimitError> for SpawnError {
+    fn from(error: LimitError) -> Self {
+        Self::Limit(error)
+    }
+}
+
+/// Plain spawning: a task that is refused resolves to `Cancelled`.
+pub(crate) fn spawn_plain<F>(shared: &Arc<Shared>, future: F, site: &'static Location<'static>) -> JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    let account = Account::new();
+    account.inherit_group();
+    match register(shared, account, None, future, site) {
+        Ok(handle) => handle,
+        Err(Refused { account, future }) => {
+            super::contain(|| future);
+            account.end();
+            let core = TaskCore::new(account, Arc::clone(shared), super::registry::Key::NONE, site, None);
+            let reason = stipend_timers::CancelReason::Requested;
+            JoinHandle::new(Joining::Task(refused::<F, _>(core, reason)))
+        }
+    }
+}
+
+/// What a closed registry hands back.
+struct Refused<F> {
+    account: Account,
+    future: F,
+}
+
+fn register<F>(
+    shared: &Arc<Shared>,
+    account: Account,
+    extras: Option<Box<Extras>>,
+    future: F,
+    site: &'static Location<'static>,
+) -> Result<JoinHandle<F::Output>, Refused<F>>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    let inserted = shared.register((account, future), |(account, future), key| {
+        let core = TaskCore::new(account, Arc::clone(shared), key, site, extras);
+        let (runnable, task, joint) = allocate(core, future);
+        // Before the task can be found, and so before anybody can cancel it.
+        task.core().account().set_waker(task.waker());
+        (task, (runnable, joint))
+    });
+    let (runnable, joint) = inserted.map_err(|(account, future)| Refused { account, future })?;
+    // Registered first, scheduled second: a task that runs is always in the registry.
+    <TaskCore as super::Schedule>::schedule(runnable);
+    Ok(JoinHandle::new(Joining::Task(joint)))
+}

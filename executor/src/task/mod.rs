@@ -1,0 +1,163 @@
+//! Tasks: how they are spawned, awaited, aborted, looked at, and what they are made of.
+//!
+//! [`spawn`](crate::spawn) and [`Builder`] make tasks, [`JoinHandle`] awaits them, [`TaskSnapshot`] shows them.
+//! The rest of this page is for readers of the source.
+//!
+//! # The cell
+//!
+//! A task is one allocation: a state word, a static table of functions, the waker of the joiner, the runtime's core
+//! of the task (account, registry key, name) and the *stage*: the future, later its outcome, then nothing. Whoever
+//! refers to it counts in the state word:
+//!
+//! * the **runnable**, in a run queue or in the hands of the worker that runs it: at most one exists;
+//! * each **waker**;
+//! * the **registry**, from spawn to completion; it is what keeps a task that nobody can wake from being lost, and
+//!   what shutdown works through;
+//! * the **join handle**.
+//!
+//! # The states
+//!
+//! ```text
+//!               spawn (1)                          refused (1')
+//!                   |                                   |
+//!                   v            start (2)              |
+//!            .-> SCHEDULED -----------------> RUNNING --|------------.
+//!            |      ^                          |  |  ^  |            | wake (6)
+//!   wake (5) |      |                          |  |  |  |            v
+//!            |      |        suspend (3)       |  |  |  |   RUNNING|SCHEDULED --.
+//!           IDLE <--|--------------------------'  |  '--|---                    |
+//!                   |                             |     |        |              |
+//!                   '-- suspend, requeue (4) -----|-----|--------|--------------'
+//!                                                 |     |        |
+//!                                    complete (7) v     v        v complete (7)
+//!                                              COMPLETE <--------'
+//! ```
+//!
+//! 1. `State::scheduled`: born in a run queue. (1') `State::refused`: born complete,
+//!    because the runtime is closed.
+//! 2. `start`: the holder of the runnable takes RUNNING and clears SCHEDULED, so that a wake during the poll counts.
+//! 3. `suspend`: the poll returned `Pending`, nobody woke the task meanwhile; the runnable's reference goes.
+//! 4. `suspend`: somebody did; the same reference goes back into a queue.
+//! 5. `wake` of an idle task: whoever sets SCHEDULED makes the runnable, and nobody else does.
+//! 6. `wake` of a running task leaves the bit for 4. A wake of a scheduled or complete task changes nothing.
+//! 7. `complete`: the future is dropped and the outcome stored.
+//!
+//! 8 to 11 concern the joiner and are explained below. There is no transition for *abort*: aborting, limits and
+//! shutdown all post on the task's account, and the worker learns it at the next boundary: before the poll, if the
+//! task waits or is queued, after it, if it runs. So the future is dropped by one path only, on a worker, inside the
+//! metered section.
+//!
+//! # Which bit grants access to which field
+//!
+//! * **The stage** belongs to whoever holds the runnable or RUNNING, which is one party by transitions 2 to 5:
+//!   SCHEDULED is set by exactly one waker, and only when neither bit is set. Once COMPLETE is set it belongs to the
+//!   join handle while JOIN_INTEREST is set; if JOIN_INTEREST went first, the completing worker sees so in the very
+//!   exchange that sets COMPLETE, and keeps the stage to drop the output.
+//! * **The join waker**: while JOIN_WAKER is off the field is the join handle's, to read and to write. It writes,
+//!   then publishes (8). While JOIN_WAKER is on, join handle and worker may read it and nobody may write. To write
+//!   again the join handle retracts the bit (9), which fails if COMPLETE came first. The worker reads the field only
+//!   if COMPLETE and JOIN_WAKER are both set, clears JOIN_WAKER after waking (10), and if JOIN_INTEREST was gone by
+//!   then, drops the waker. A join handle that is dropped (11) clears JOIN_WAKER in the same exchange while the task
+//!   is not complete, and so knows whether the waker is its own to drop.
+//! * **The core** and the table are never written.
+//! * **The memory** goes with the last reference.
+//!
+//! # What a panic cannot do
+//!
+//! The poll, the future's destructor, the output's destructor, the join waker's `wake` and `drop`, and the payload of
+//! each of these panics are user code; each is called with the cell in a consistent state, and caught. A panic of the
+//! poll or of the future's destructor is the task's outcome. The others have nobody to be told.
+
+#[cfg(not(loom))]
+mod builder;
+mod cell;
+mod error;
+mod id;
+mod panic;
+mod refs;
+mod state;
+mod waker;
+
+#[cfg(not(loom))]
+mod core;
+#[cfg(not(loom))]
+mod join;
+#[cfg(all(test, loom))]
+mod models;
+#[cfg(not(loom))]
+mod registry;
+#[cfg(not(loom))]
+mod snapshot;
+
+#[cfg(not(loom))]
+pub use self::builder::{Builder, SpawnError};
+pub use self::error::JoinError;
+pub use self::id::Id;
+#[cfg(not(loom))]
+pub use self::join::{AbortHandle, JoinHandle};
+pub use self::panic::Panic;
+#[cfg(not(loom))]
+pub use self::snapshot::{TaskSnapshot, TaskState};
+
+pub(crate) use self::panic::contain;
+pub(crate) use self::refs::{Joint, Runnable, TaskRef, refused, spawn as allocate};
+#[cfg(not(loom))]
+pub(crate) use self::{
+    builder::spawn_plain,
+    core::{Metered, TaskCore},
+    join::Joining,
+    registry::{Key, Registry},
+};
+
+/// How a task ended.
+pub(crate) enum End<T, R> {
+    Returned(T),
+    Panicked(Box<dyn std::any::Any + Send>),
+    Cancelled(R),
+}
+
+/// What brackets a run of a task, and decides whether it goes on.
+///
+/// The runtime's is the meter. Methods are called in this order: `before_poll`, the poll, `after_poll`, then either
+/// `end`, or `section`, destructors and wakes, `end_now`. After a cancelling `before_poll` there is no poll.
+pub(crate) trait Run<R> {
+    /// When the bracket closed; what the next one opens with.
+    type Stamp;
+
+    fn before_poll(&mut self) -> Verdict<R>;
+    fn after_poll(&mut self, completed: bool) -> Verdict<R>;
+    /// The poll is over; destructors, the outcome and the joiner's wake follow.
+    fn section(&mut self);
+    /// Closes the bracket as of `after_poll`.
+    fn end(self) -> Self::Stamp;
+    /// Closes the bracket as of now.
+    fn end_now(self) -> Self::Stamp;
+}
+
+/// What a bracket says about the task.
+pub(crate) enum Verdict<R> {
+    Proceed,
+    Cancel(R),
+}
+
+/// What the cell must know of whoever executes it.
+pub(crate) trait Schedule: Sized + Send + Sync + 'static {
+    /// Why a task may be cancelled.
+    type Reason: Send + 'static;
+    type Stamp;
+    type Run<'a>: Run<Self::Reason, Stamp = Self::Stamp>;
+
+    /// The task was woken: sees to it that the runnable is run.
+    fn schedule(runnable: Runnable<Self>);
+    /// The task was woken while it ran, and its worker gives it back.
+    fn requeue(runnable: Runnable<Self>) {
+        Self::schedule(runnable);
+    }
+    /// What is to be done behind `suspend`, when the task may be run elsewhere already, or be gone: the meter's look at what
+    /// was armed just as the poll ended.
+    fn behind_suspend(&self) -> impl FnOnce() + use<Self> {
+        || ()
+    }
+    /// The outcome is stored and will be published next. Called once, inside the bracket.
+    fn retire(&self);
+}

@@ -1,0 +1,226 @@
+//! The state word of a task: who may touch which field, decided by one atomic.
+//!
+//! The diagram and the essay on access rights are in the [parent module](super). Each method here is one numbered
+//! transition of that diagram. Every transition is a read-modify-write with both acquire and release ordering
+//! unless it says otherwise: the word is the only thing that orders accesses to the cell's fields.
+
+use crate::sync::atomic::{AtomicUsize, Ordering, fence};
+
+/// In a run queue, or to be put there by whoever clears `RUNNING`.
+const SCHEDULED: usize = 1 << 0;
+/// A worker polls the future or ends the task. That worker owns the stage.
+const RUNNING: usize = 1 << 1;
+/// The future is gone. The output, if anybody wants it, belongs to the join handle.
+const COMPLETE: usize = 1 << 2;
+/// The join handle lives.
+const JOIN_INTEREST: usize = 1 << 3;
+/// The join waker is set, and may be read by the worker that completes the task.
+const JOIN_WAKER: usize = 1 << 4;
+/// One reference: runnable, waker, join handle, registry.
+const REF_ONE: usize = 1 << 5;
+
+/// Above this many references the process aborts: somebody forgets clones in a loop, and the next one could
+/// overflow into a premature free.
+const MAX_REFS: usize = isize::MAX as usize;
+
+/// The state word.
+#[derive(Debug)]
+pub(super) struct State(AtomicUsize);
+
+/// A value of the state word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Snapshot(usize);
+
+impl Snapshot {
+    pub(super) fn is_scheduled(self) -> bool {
+        self.0 & SCHEDULED != 0
+    }
+
+    pub(super) fn is_running(self) -> bool {
+        self.0 & RUNNING != 0
+    }
+
+    pub(super) fn is_complete(self) -> bool {
+        self.0 & COMPLETE != 0
+    }
+
+    pub(super) fn has_join_interest(self) -> bool {
+        self.0 & JOIN_INTEREST != 0
+    }
+
+    pub(super) fn has_join_waker(self) -> bool {
+        self.0 & JOIN_WAKER != 0
+    }
+
+    fn refs(self) -> usize {
+        self.0 / REF_ONE
+    }
+}
+
+/// What a worker must do with a task whose poll returned `Pending`.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Suspended {
+    /// The task sleeps; the worker's reference is gone.
+    Idle,
+    /// The task sleeps and that was the last reference: nobody can ever wake it, free it.
+    Forgotten,
+    /// It was woken while it ran: the worker's reference becomes the new runnable's.
+    Requeue,
+}
+
+/// What a dropped join handle has to clean up.
+#[derive(Debug)]
+pub(super) struct JoinDropped {
+    pub(super) drop_output: bool,
+    pub(super) drop_waker: bool,
+}
+
+/// The task completed before the transition could be made.
+#[derive(Debug)]
+pub(super) struct Completed;
+
+impl State {
+    /// Transition 1: a task is born scheduled, with a runnable, a join handle and `others` more references.
+    pub(super) fn scheduled(others: usize) -> Self {
+        Self(AtomicUsize::new(SCHEDULED | JOIN_INTEREST | ((2 + others) * REF_ONE)))
+    }
+
+    /// Transition 1': a task that was refused is born complete; only its join handle refers to it.
+    pub(super) fn refused() -> Self {
+        Self(AtomicUsize::new(COMPLETE | JOIN_INTEREST | REF_ONE))
+    }
+
+    /// The word as it is now. Acquire: what the task did before it set the bits that are seen is visible.
+    pub(super) fn load(&self) -> Snapshot {
+        Snapshot(self.0.load(Ordering::Acquire))
+    }
+
+    /// Transition 2: the holder of the runnable starts to run it.
+    ///
+    /// One exclusive-or does it: while SCHEDULED is set and RUNNING is not, nobody else may change either bit.
+    pub(super) fn start(&self) {
+        let before = Snapshot(self.0.fetch_xor(SCHEDULED | RUNNING, Ordering::AcqRel));
+        debug_assert!(before.is_scheduled() && !before.is_running() && !before.is_complete());
+    }
+
+    /// Transitions 3 and 4: the poll returned `Pending`. SeqCst: what is looked at behind it
+    /// ([`Schedule::behind_suspend`](super::Schedule::behind_suspend)) must not be looked at before.
+    pub(super) fn suspend(&self) -> Suspended {
+        let mut current = self.load();
+        loop {
+            debug_assert!(current.is_running() && !current.is_complete());
+            let (next, outcome) = if current.is_scheduled() {
+                (current.0 & !RUNNING, Suspended::Requeue)
+            } else if current.refs() == 1 {
+                ((current.0 & !RUNNING) - REF_ONE, Suspended::Forgotten)
+            } else {
+                ((current.0 & !RUNNING) - REF_ONE, Suspended::Idle)
+            };
+            match self.0.compare_exchange_weak(current.0, next, Ordering::SeqCst, Ordering::Acquire) {
+                Ok(_) => return outcome,
+                Err(seen) => current = Snapshot(seen),
+            }
+        }
+    }
+
+    /// Transitions 5 and 6: a wake. Returns whether the caller has to put the task into a run queue.
+    ///
+    /// A wake that finds SCHEDULED is a read-modify-write all the same: its release pairs with the acquire of
+    /// `start`, so that the poll that follows sees what was written before the wake.
+    pub(super) fn wake(&self) -> bool {
+        if self.load().is_complete() {
+            return false;
+        }
+        let before = Snapshot(self.0.fetch_or(SCHEDULED, Ordering::AcqRel));
+        !(before.is_scheduled() || before.is_running() || before.is_complete())
+    }
+
+    /// Transition 7: the future is dropped and its outcome stored; hand the stage to the join handle.
+    pub(super) fn complete(&self) -> Snapshot {
+        let before = Snapshot(self.0.fetch_xor(RUNNING | COMPLETE, Ordering::AcqRel));
+        debug_assert!(before.is_running() && !before.is_complete());
+        Snapshot(before.0 ^ (RUNNING | COMPLETE))
+    }
+
+    /// Transition 8: the join handle has written the waker and publishes it.
+    pub(super) fn publish_join_waker(&self) -> Result<(), Completed> {
+        self.update_unless_complete(|word| {
+            debug_assert!(word & JOIN_INTEREST != 0 && word & JOIN_WAKER == 0);
+            word | JOIN_WAKER
+        })
+    }
+
+    /// Transition 9: the join handle takes the waker back, to replace it.
+    pub(super) fn retract_join_waker(&self) -> Result<(), Completed> {
+        self.update_unless_complete(|word| {
+            debug_assert!(word & JOIN_INTEREST != 0 && word & JOIN_WAKER != 0);
+            word & !JOIN_WAKER
+        })
+    }
+
+    /// Transition 10: the worker that completed the task is done with the join waker. What is returned says
+    /// whether the join handle still lives and inherits the field.
+    pub(super) fn release_join_waker(&self) -> Snapshot {
+        let before = Snapshot(self.0.fetch_and(!JOIN_WAKER, Ordering::AcqRel));
+        debug_assert!(before.is_complete() && before.has_join_waker());
+        Snapshot(before.0 & !JOIN_WAKER)
+    }
+
+    /// Transition 11: the join handle goes away, with its interest but not yet with its reference.
+    pub(super) fn drop_join_interest(&self) -> JoinDropped {
+        let mut current = self.load();
+        loop {
+            debug_assert!(current.has_join_interest());
+            let mut next = current.0 & !JOIN_INTEREST;
+            if !current.is_complete() {
+                // Nobody but us may touch the waker once the bit is off, so it is ours to drop.
+                next &= !JOIN_WAKER;
+            }
+            match self.0.compare_exchange_weak(current.0, next, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => {
+                    return JoinDropped {
+                        drop_output: current.is_complete(),
+                        // Still set means: complete, and the worker is reading it. It will see that the interest
+                        // is gone (transition 10) and drop the waker itself.
+                        drop_waker: !Snapshot(next).has_join_waker(),
+                    };
+                }
+                Err(seen) => current = Snapshot(seen),
+            }
+        }
+    }
+
+    /// One more reference. Relaxed: whoever clones a reference has one, and hands the new one on by other means.
+    pub(super) fn ref_inc(&self) {
+        let before = self.0.fetch_add(REF_ONE, Ordering::Relaxed);
+        if before > MAX_REFS {
+            std::process::abort();
+        }
+    }
+
+    /// One reference less; true if it was the last.
+    ///
+    /// Release on the way down, acquire by the one that frees: all accesses of the others happen before the free.
+    pub(super) fn ref_dec(&self) -> bool {
+        let before = Snapshot(self.0.fetch_sub(REF_ONE, Ordering::Release));
+        debug_assert!(before.refs() >= 1);
+        if before.refs() != 1 {
+            return false;
+        }
+        fence(Ordering::Acquire);
+        true
+    }
+
+    fn update_unless_complete(&self, f: impl Fn(usize) -> usize) -> Result<(), Completed> {
+        let mut current = self.load();
+        loop {
+            if current.is_complete() {
+                return Err(Completed);
+            }
+            match self.0.compare_exchange_weak(current.0, f(current.0), Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Ok(()),
+                Err(seen) => current = Snapshot(seen),
+            }
+        }
+    }
+}
