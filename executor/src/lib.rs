@@ -83,7 +83,12 @@ pub mod task;
 pub mod time;
 mod yield_now;
 
-pub use stipend_timers::{Action, CpuClock, CpuLimit, CpuLimitExceeded, Expiry, Group, LimitError, Meter, PollLimit};
+pub use stipend_timers::{
+    self, AccuracyClass, Action, CheckpointError, CpuClock, CpuLimit, CpuLimitExceeded, CpuSleep, CpuTimeout, CpuTimer,
+    Exited, Expiry, Group, GroupBuilder, GroupError, LimitError, LimitKind, Meter, MeterMetrics, Metered, PollLimit,
+    Setting, SleepError, TimerBuilder, TimerError, Usage, checkpoint, cpu_timeout, current_clock, has_budget, test,
+    try_cpu_timeout,
+};
 
 #[cfg(not(loom))]
 pub use self::runtime::Runtime;
