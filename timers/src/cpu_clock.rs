@@ -150,7 +150,7 @@ fn try_read(record: &Record, target: Target) -> Option<u64> {
         let Some(Some((start_ns, version))) = seen else {
             continue;
         };
-        in_progress_ns += slot.clock().remote_cpu_ns(slot)?.saturating_sub(start_ns);
+        in_progress_ns += slot.clock_source().remote_cpu_ns(slot)?.saturating_sub(start_ns);
         if running.replace((slot, version)).is_some_and(|(other, version)| !other.shown.is_still(version)) {
             return None;
         }

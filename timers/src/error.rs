@@ -187,6 +187,8 @@ pub enum MeterError {
         /// The longest allowed.
         max: Duration,
     },
+    /// The clock that was asked for cannot be had.
+    Clock(crate::clock::ClockError),
     /// The system refused a thread or a timer.
     Io(std::io::Error),
 }
@@ -197,6 +199,7 @@ impl fmt::Display for MeterError {
             MeterError::TickPeriod { asked, min, max } => {
                 write!(f, "a tick period of {asked:?} was asked for; it must lie between {min:?} and {max:?}")
             }
+            MeterError::Clock(error) => error.fmt(f),
             MeterError::Io(error) => write!(f, "the preemption tick could not be started: {error}"),
         }
     }
@@ -206,8 +209,15 @@ impl std::error::Error for MeterError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             MeterError::Io(error) => Some(error),
+            MeterError::Clock(error) => Some(error),
             MeterError::TickPeriod { .. } => None,
         }
+    }
+}
+
+impl From<crate::clock::ClockError> for MeterError {
+    fn from(error: crate::clock::ClockError) -> Self {
+        MeterError::Clock(error)
     }
 }
 

@@ -57,7 +57,7 @@ mod wake_queue;
 
 pub use account::{Account, Usage, Watch};
 pub use boundary::{CancelReason, Control, PASS, Run};
-pub use clock::{AccuracyClass, Stamp};
+pub use clock::{AccuracyClass, ClockError, ClockSource, Stamp};
 pub use cpu_clock::{CpuClock, CpuSleep};
 pub use current::{checkpoint, current_clock, has_budget};
 pub use error::{CheckpointError, CpuLimitExceeded, Exited, LimitError, LimitKind, MeterError, SleepError, TimerError};

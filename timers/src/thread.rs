@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::account::Account;
 use crate::boundary::Run;
+use crate::clock::detector::{Detector, Keep};
+use crate::clock::thread_clock::ThreadClock;
 use crate::clock::{Clock, Stamp, os};
 use crate::group::Shard;
 use crate::meter::{Inner, Meter};
@@ -24,10 +26,14 @@ use crate::sync::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 pub(crate) struct ThreadSlot {
     /// The seqlock that the tick reads.
     pub(crate) shown: Slot,
+    /// The thread's clock. Read and written by the lease holder.
+    pub(crate) clock: ThreadClock,
     /// CPU billed to outermost accounts, in nanoseconds. Written by the lease holder.
     pub(crate) charged_ns: AtomicU64,
     /// CPU billed to the runtime itself, in nanoseconds. Written by the lease holder.
     pub(crate) runtime_ns: AtomicU64,
+    /// The thread's CPU clock when it leased the slot.
+    pub(crate) leased_at_ns: AtomicU64,
     /// Runs that completed although they were over a limit. Written by the lease holder.
     pub(crate) late_completions: AtomicU64,
     /// Use by group. Written by the lease holder; never reset.
@@ -59,8 +65,10 @@ impl ThreadSlot {
     fn new() -> Self {
         Self {
             shown: Slot::new(),
+            clock: ThreadClock::new(),
             charged_ns: AtomicU64::new(0),
             runtime_ns: AtomicU64::new(0),
+            leased_at_ns: AtomicU64::new(0),
             late_completions: AtomicU64::new(0),
             groups: Shard::new(),
             inbox: Inbox {
@@ -69,14 +77,14 @@ impl ThreadSlot {
                 offload_over_limit: AtomicU64::new(0),
                 active: AtomicU32::new(0),
                 meter_id: AtomicU64::new(0),
-                clock: Mutex::new(Clock::System),
+                clock: Mutex::new(Clock::System(Detector::EveryStamp)),
                 clock_id: AtomicI32::new(os::NO_CLOCK),
                 manual_cpu_ns: AtomicU64::new(0),
             },
         }
     }
 
-    pub(crate) fn clock(&self) -> Clock {
+    pub(crate) fn clock_source(&self) -> Clock {
         *self.inbox.clock.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
@@ -171,6 +179,8 @@ pub struct Lease {
     slot: &'static ThreadSlot,
     clock: Clock,
     before: Option<CurrentSlot>,
+    /// What the slot's clock looks at; goes after the clock was detached, in `drop`.
+    keep: Keep,
     _this_thread: PhantomData<*const ()>,
 }
 
@@ -186,10 +196,12 @@ impl Lease {
         *slot.inbox.clock.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = clock;
         slot.inbox.clock_id.store(os::own_clock_id(), Ordering::Relaxed);
         slot.inbox.active.store(0, Ordering::Relaxed);
+        let keep = clock.attach(slot);
+        slot.leased_at_ns.store(clock.stamp(slot).cpu_ns, Ordering::Relaxed);
         // Release: a tick that sees its meter's number here sees the slot made ready.
         slot.inbox.meter_id.store(meter.id, Ordering::Release);
         let before = CURRENT.replace(Some(Current { slot, clock })).map(|current| (current.slot, current.clock));
-        Self { meter, slot, clock, before, _this_thread: PhantomData }
+        Self { meter, slot, clock, before, keep, _this_thread: PhantomData }
     }
 
     /// Reads the thread's clocks now.
@@ -242,7 +254,9 @@ impl Drop for Lease {
         let _ = CURRENT.try_with(|current| current.set(before));
         self.slot.shown.clear();
         self.set_idle();
-        self.meter.retire(self.slot);
+        self.meter.retire(self.slot, self.stamp());
+        self.slot.clock.detach();
+        drop(std::mem::take(&mut self.keep));
         self.slot.inbox.clock_id.store(os::NO_CLOCK, Ordering::Relaxed);
         give_back_slot(self.slot);
     }

@@ -1,67 +1,222 @@
-//! Where CPU time comes from: one small interface, with the system's clock and the manual one behind it.
+//! The clock: exact CPU time of a thread for the price of one TSC read.
 //!
-//! A [`Stamp`] is what is read at a boundary: the thread's CPU time and a *fast counter* (monotonic, cheap, the same on every
-//! thread). The tick cannot read another thread's CPU time cheaply, but it can read the fast counter, and wall time never runs
-//! behind CPU time: "wall time since the stamp reaches the limit" is a safe suspicion, which [`Clock::remote_cpu_ns`] then
-//! confirms.
+//! `CLOCK_THREAD_CPUTIME_ID` is the truth and costs a system call; the time stamp counter costs 10 ns and goes on while others
+//! run. So CPU time is *extrapolated* from an anchor, and the anchor renewed whenever the extrapolation may have become wrong:
+//!
+//! ```text
+//!   anchor  =  (counter, CPU clock), read together, and again if the thread was switched out in between
+//!   now     =  anchor.cpu + (counter - anchor.counter)     as long as
+//!                1. a switch detector says that the thread was not switched out since, and
+//!                2. the anchor is younger than the guard, 250 us
+//! ```
+//!
+//! # For the reviewer: what is exact, what is bounded, what is invisible
+//! * **Exact**: a switch that the detector sees. The next stamp reads the CPU clock, so a poll that was preempted, or that
+//!   blocked, is charged what the kernel charged the thread, to within the length of that read (0.4 us, the same at both ends,
+//!   so it cancels). A poll longer than the guard is exact by that alone.
+//! * **Bounded by the guard**: what no detector sees, interrupts and time that a hypervisor stole, is billed for at most the rest
+//!   of a guard interval and then corrected: see *debt*. So is, without a detector, a switch shorter than the guard; a longer
+//!   one makes the anchor old. Keeping the guard costs 0.4 us each 250 us of run time: 0.17 %.
+//! * **Invisible**: how the kernel itself divides time: an interrupt on the thread's time is the thread's to the kernel too,
+//!   unless it is built with `CONFIG_IRQ_TIME_ACCOUNTING`; and frequency changes, as CPU time is time and not cycles.
+//!
+//! # Debt
+//! Stamps of one thread never go back. If an anchor shows that more was given out than the kernel counted, stamps stand still
+//! until the CPU clock has caught up: the surplus is taken from the polls that follow at once, at most the guard's worth.
+//! [`MeterMetrics::clock_debt`](crate::MeterMetrics) counts it.
+//!
+//! # The accuracy classes
+//! | class | detector | beyond the guard's bound it misses |
+//! | --- | --- | --- |
+//! | `rseq` | [`rseq`]: the kernel clears a pointer as it switches the thread out | nothing |
+//! | `perf` | [`perf`]: a counter in a mapped page moves as the thread is switched in | nothing |
+//! | `guard` | none | switches shorter than 250 us in polls shorter than 40 us |
+//! | `thread-clock` | the CPU clock is read at every boundary | nothing, at 0.4 us a boundary |
+//! | `wall-clock` | the system has no CPU clock of threads | everything: wall time is billed |
+//!
+//! A detector is used only if the [self-test](selftest) of this process saw it work; one that does not see a *blocking* switch
+//! (rseq from Linux 6.19 on, see there) is helped by reading the CPU clock after every poll above 40 us, as `guard` does.
 
+pub(crate) mod detector;
+pub(crate) mod fast;
+pub(crate) mod fork;
 pub(crate) mod manual;
 pub(crate) mod os;
+#[cfg(all(target_os = "linux", not(stipend_portable)))]
+mod perf;
+#[cfg(all(target_arch = "x86_64", target_os = "linux", not(stipend_portable)))]
+mod rseq;
+mod selftest;
+pub(crate) mod thread_clock;
+#[cfg(all(target_arch = "x86_64", target_os = "linux", not(stipend_portable)))]
+mod tsc;
 
+use std::fmt;
+use std::sync::OnceLock;
+
+use self::detector::{Detector, Keep, Sentinel};
+use self::fast::FastCounter;
+use self::manual::ManualState;
 use crate::thread::ThreadSlot;
-use manual::ManualState;
 
 /// What was read at one moment: opaque to users; a boundary's end is the next one's beginning.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Stamp {
     /// CPU time of the thread, in nanoseconds.
     pub(crate) cpu_ns: u64,
-    /// The fast counter, in its own units.
+    /// The fast counter, in its own steps.
     pub(crate) fast: u64,
 }
 
-/// How exact the accounts are, and what that rests on.
+/// How exact the accounts are, and what that rests on. [The table](crate::MeterBuilder::clock) says what each class misses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum AccuracyClass {
+    /// Extrapolated from the thread's CPU clock by the fast counter, and read anew whenever the kernel's rseq area shows that
+    /// the thread was switched out.
+    Rseq,
+    /// The same, with a page of a perf event as the witness: a file descriptor a thread, and 1 us more at each switch.
+    Perf,
+    /// The same without a witness: read anew every 250 us of run time, and after polls above 40 us.
+    Guard,
     /// The thread's CPU clock is read at every boundary: exact, and a system call each.
     ThreadClock,
     /// The system has no CPU clock for threads: wall time is billed.
     WallClock,
     /// A manual clock, for tests.
     Manual,
+    /// A forked child of the process that metered: nothing is billed any more.
+    Disabled,
 }
 
 impl AccuracyClass {
-    /// The name used in reports: `thread-clock`, `wall-clock`, `manual`.
+    /// The name used in reports: `rseq`, `perf`, `guard`, `thread-clock`, `wall-clock`, `manual`, `disabled`.
     pub fn as_str(self) -> &'static str {
         match self {
+            AccuracyClass::Rseq => "rseq",
+            AccuracyClass::Perf => "perf",
+            AccuracyClass::Guard => "guard",
             AccuracyClass::ThreadClock => "thread-clock",
             AccuracyClass::WallClock => "wall-clock",
             AccuracyClass::Manual => "manual",
+            AccuracyClass::Disabled => "disabled",
         }
     }
 }
 
-impl std::fmt::Display for AccuracyClass {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for AccuracyClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
 }
 
+/// Which clock a meter is to use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum ClockSource {
+    /// The best that passes the self-test: rseq; if that is blind to blocking switches, perf; then the guard alone.
+    #[default]
+    Auto,
+    /// [`AccuracyClass::Rseq`], or nothing.
+    Rseq,
+    /// [`AccuracyClass::Perf`], or nothing.
+    Perf,
+    /// [`AccuracyClass::Guard`].
+    Guard,
+    /// [`AccuracyClass::ThreadClock`].
+    ThreadClock,
+}
+
+/// A clock that was asked for and cannot be had.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct ClockError {
+    /// What was asked for.
+    pub asked: ClockSource,
+    /// What stands against it.
+    pub why: &'static str,
+}
+
+impl fmt::Display for ClockError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the clock {:?} cannot be used: {}; ask for Auto to take the best that can", self.asked, self.why)
+    }
+}
+
+impl std::error::Error for ClockError {}
+
 /// The clock of one meter.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Clock {
-    System,
+    System(Detector),
     Manual(&'static ManualState),
 }
 
+/// What the self-test of this process said, once.
+fn tested(cell: &'static OnceLock<Option<Detector>>, detector: Detector) -> Option<Detector> {
+    *cell.get_or_init(|| {
+        let observed = selftest::observe(|| match detector::sentinel(detector) {
+            (_, Sentinel::None, _) => None,
+            (_, sentinel, keep) => Some((sentinel, keep)),
+        })?;
+        observed.is_usable().then_some(match detector {
+            Detector::Rseq { .. } => Detector::Rseq { sees_blocking: observed.blocking },
+            other => other,
+        })
+    })
+}
+
+fn rseq() -> Option<Detector> {
+    static RSEQ: OnceLock<Option<Detector>> = OnceLock::new();
+    tested(&RSEQ, Detector::Rseq { sees_blocking: true })
+}
+
+fn perf() -> Option<Detector> {
+    static PERF: OnceLock<Option<Detector>> = OnceLock::new();
+    tested(&PERF, Detector::Perf)
+}
+
 impl Clock {
+    /// Chooses by self-test, or as asked.
+    pub(crate) fn system(source: ClockSource) -> Result<Clock, ClockError> {
+        let refused = |why| Err(ClockError { asked: source, why });
+        if !os::HAS_THREAD_CLOCK {
+            return match source {
+                ClockSource::Auto => Ok(Clock::System(Detector::EveryStamp)),
+                _ => refused("this system has no CPU clock of threads to extrapolate from"),
+            };
+        }
+        let detector = match source {
+            ClockSource::ThreadClock => Some(Detector::EveryStamp),
+            ClockSource::Guard => Some(Detector::None),
+            ClockSource::Rseq => rseq(),
+            ClockSource::Perf => perf(),
+            ClockSource::Auto => Some(match rseq() {
+                Some(rseq) if rseq.sees_blocking() => rseq,
+                Some(blind) => perf().unwrap_or(blind),
+                None => Detector::None,
+            }),
+        };
+        match detector {
+            Some(detector) => Ok(Clock::System(detector)),
+            None => refused("no such witness is to be had here, or it did not pass the self-test"),
+        }
+    }
+
+    /// Makes `slot`'s clock that of the calling thread. The clock uses what is returned until it is detached.
+    pub(crate) fn attach(self, slot: &ThreadSlot) -> Keep {
+        let Clock::System(detector) = self else { return Keep::default() };
+        fork::watch();
+        let (detector, sentinel, keep) = detector::sentinel(detector);
+        slot.clock.attach(FastCounter::get(), detector.sees_blocking(), sentinel);
+        keep
+    }
+
     /// Reads both clocks of the calling thread, which holds `slot`.
     #[inline]
     pub(crate) fn stamp(self, slot: &ThreadSlot) -> Stamp {
         match self {
-            Clock::System => Stamp { cpu_ns: os::thread_cpu_ns(), fast: os::fast() },
+            Clock::System(_) => slot.clock.stamp(),
             Clock::Manual(state) => state.stamp(slot),
         }
     }
@@ -69,20 +224,24 @@ impl Clock {
     /// The fast counter alone.
     pub(crate) fn fast(self) -> u64 {
         match self {
-            Clock::System => os::fast(),
+            Clock::System(_) => FastCounter::get().read(),
             Clock::Manual(state) => state.fast(),
         }
     }
 
     /// The nanoseconds between two readings of the fast counter; zero if it went back.
     pub(crate) fn fast_ns_between(self, from: u64, to: u64) -> u64 {
-        to.saturating_sub(from)
+        let steps = to.saturating_sub(from);
+        match self {
+            Clock::System(_) => FastCounter::get().ns(steps),
+            Clock::Manual(_) => steps,
+        }
     }
 
     /// The CPU time of the thread that holds `slot`, read from another thread. `None`: the system cannot, or the thread is gone.
     pub(crate) fn remote_cpu_ns(self, slot: &ThreadSlot) -> Option<u64> {
         match self {
-            Clock::System => os::remote_cpu_ns(slot.clock_id()),
+            Clock::System(_) => os::remote_cpu_ns(slot.clock_id()),
             Clock::Manual(_) => Some(slot.manual_cpu_ns()),
         }
     }
@@ -94,8 +253,13 @@ impl Clock {
 
     pub(crate) fn accuracy(self) -> AccuracyClass {
         match self {
-            Clock::System => os::ACCURACY,
             Clock::Manual(_) => AccuracyClass::Manual,
+            Clock::System(_) if fork::is_child() => AccuracyClass::Disabled,
+            Clock::System(Detector::Rseq { .. }) => AccuracyClass::Rseq,
+            Clock::System(Detector::Perf) => AccuracyClass::Perf,
+            Clock::System(Detector::None) => AccuracyClass::Guard,
+            Clock::System(Detector::EveryStamp) if os::HAS_THREAD_CLOCK => AccuracyClass::ThreadClock,
+            Clock::System(Detector::EveryStamp) => AccuracyClass::WallClock,
         }
     }
 }

@@ -2,26 +2,16 @@
 
 #![allow(unsafe_code)]
 
-use super::AccuracyClass;
-
 /// Names the CPU clock of one thread, for reading it from another; [`NO_CLOCK`] where that is impossible.
 pub(crate) type ClockId = i32;
 /// No clock: never a valid id of a thread's CPU clock.
 pub(crate) const NO_CLOCK: ClockId = 0;
 
-/// Nanoseconds of the monotonic clock since the first call: the fast counter of this class.
-pub(crate) fn fast() -> u64 {
-    use std::sync::OnceLock;
-    use std::time::Instant;
-    static START: OnceLock<Instant> = OnceLock::new();
-    START.get_or_init(Instant::now).elapsed().as_nanos() as u64
-}
-
 #[cfg(all(target_os = "linux", not(stipend_portable)))]
 mod imp {
     use super::*;
 
-    pub(crate) const ACCURACY: AccuracyClass = AccuracyClass::ThreadClock;
+    pub(crate) const HAS_THREAD_CLOCK: bool = true;
 
     fn read(clock: ClockId) -> Option<u64> {
         let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
@@ -52,18 +42,18 @@ mod imp {
 mod imp {
     use super::*;
 
-    pub(crate) const ACCURACY: AccuracyClass = AccuracyClass::WallClock;
+    pub(crate) const HAS_THREAD_CLOCK: bool = false;
 
     pub(crate) fn thread_cpu_ns() -> u64 {
-        fast()
+        crate::clock::fast::monotonic_ns()
     }
     pub(crate) fn own_clock_id() -> ClockId {
         NO_CLOCK
     }
     /// Wall time is the same on every thread, so the class confirms by what it bills.
     pub(crate) fn remote_cpu_ns(_clock: ClockId) -> Option<u64> {
-        Some(fast())
+        Some(crate::clock::fast::monotonic_ns())
     }
 }
 
-pub(crate) use imp::{ACCURACY, own_clock_id, remote_cpu_ns, thread_cpu_ns};
+pub(crate) use imp::{HAS_THREAD_CLOCK, own_clock_id, remote_cpu_ns, thread_cpu_ns};

@@ -1,0 +1,222 @@
+//! One thread's clock: the anchor, and the stamp that extrapolates from it.
+//!
+//! Every detector comes down to the same question, so the fast path does not branch on which it is: *does the word at
+//! `sentinel` still hold `expected`?* For rseq it is the pointer that the kernel clears, for perf the counter that the kernel
+//! moves; without a detector it is a word that nobody changes, and for the thread clock one that never matches.
+//!
+//! # Invariants
+//! * Only the thread that holds the lease writes the fields (atomics, since the slot is shared; all `Relaxed`), and calls
+//!   `attach`, `stamp` and `detach`. The one exception is the child of a fork, which has one thread: see [`ThreadClock::stop`].
+//! * The counter is read *before* the sentinel. If the sentinel is whole, no switch lay between the anchor and that reading. An
+//!   interrupt is taken between two instructions of the thread, so program order is enough.
+//! * Stamps of one lease never go back, in either field.
+
+#![allow(unsafe_code)]
+
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, Ordering, compiler_fence};
+
+use super::detector::{NO_MATCH, Sentinel};
+use super::fast::FastCounter;
+use super::{Stamp, os};
+
+/// How old an anchor may be.
+pub(crate) const GUARD_NS: u64 = 250_000;
+/// Where blocking switches are not seen: how long a poll may be that is not checked against the CPU clock.
+pub(crate) const BLIND_NS: u64 = 40_000;
+/// How often an anchor is tried that a switch spoils.
+const MOST_TRIES: u64 = 8;
+
+/// The clock of the thread that holds the slot.
+#[derive(Debug)]
+#[repr(align(64))]
+pub(crate) struct ThreadClock {
+    /// Never null. Points to a word that is mapped for as long as the lease lives, or for ever.
+    sentinel: AtomicPtr<AtomicU64>,
+    expected: AtomicU64,
+    anchor_fast: AtomicU64,
+    anchor_cpu_ns: AtomicU64,
+    /// The stamp given out before.
+    last_fast: AtomicU64,
+    last_cpu_ns: AtomicU64,
+    /// How far the counter may go on from the anchor, and from the last stamp.
+    guard: AtomicU64,
+    blind: AtomicU64,
+    /// Nanoseconds of a counter step, times 2^32.
+    ns_per_step: AtomicU64,
+    /// Whether the counter is the time stamp counter.
+    is_tsc: AtomicBool,
+    /// Which [`Sentinel`] the word is.
+    kind: AtomicU8,
+    reads: AtomicU64,
+    debt_ns: AtomicU64,
+}
+
+const KIND_NONE: u8 = 0;
+const KIND_EVERY_STAMP: u8 = 1;
+const KIND_POINTER: u8 = 2;
+const KIND_COUNTER: u8 = 3;
+/// Nobody's, or a forked child's: the clock stands still.
+const KIND_STOPPED: u8 = 4;
+
+impl ThreadClock {
+    pub(crate) fn new() -> Self {
+        let zero = || AtomicU64::new(0);
+        Self {
+            sentinel: AtomicPtr::new(Sentinel::None.word().as_ptr()),
+            expected: AtomicU64::new(NO_MATCH),
+            anchor_fast: zero(),
+            anchor_cpu_ns: zero(),
+            last_fast: zero(),
+            last_cpu_ns: zero(),
+            guard: zero(),
+            blind: zero(),
+            ns_per_step: zero(),
+            is_tsc: AtomicBool::new(false),
+            kind: AtomicU8::new(KIND_STOPPED),
+            reads: zero(),
+            debt_ns: zero(),
+        }
+    }
+
+    /// Makes the clock that of the calling thread, which has just leased the slot. What the sentinel points to stays valid until
+    /// [`detach`](Self::detach), on the same thread: `Lease` sees to that, which keeps it and is not `Send`.
+    pub(crate) fn attach(&self, fast: &FastCounter, sees_blocking: bool, sentinel: Sentinel) {
+        let kind = match sentinel {
+            Sentinel::None => KIND_NONE,
+            Sentinel::EveryStamp => KIND_EVERY_STAMP,
+            Sentinel::Pointer(_) => KIND_POINTER,
+            Sentinel::Counter(_) => KIND_COUNTER,
+        };
+        self.sentinel.store(sentinel.word().as_ptr(), Ordering::Relaxed);
+        self.kind.store(kind, Ordering::Relaxed);
+        self.is_tsc.store(fast.is_tsc, Ordering::Relaxed);
+        self.ns_per_step.store(fast.ns_per_step_q32(), Ordering::Relaxed);
+        self.guard.store(fast.steps(GUARD_NS), Ordering::Relaxed);
+        self.blind.store(if sees_blocking { u64::MAX } else { fast.steps(BLIND_NS) }, Ordering::Relaxed);
+        self.last_fast.store(0, Ordering::Relaxed);
+        self.last_cpu_ns.store(0, Ordering::Relaxed);
+        self.reads.store(0, Ordering::Relaxed);
+        self.debt_ns.store(0, Ordering::Relaxed);
+        self.anchor();
+    }
+
+    /// The thread gives the slot back; the word may go.
+    pub(crate) fn detach(&self) {
+        // SAFETY: the calling thread is the one of `attach`, whose promise holds until here.
+        unsafe { self.sentinel().disarm() };
+        self.stop();
+    }
+
+    /// From now on the clock stands still, and touches nothing: for the child of a fork, where the tick does not exist and a
+    /// perf page is not mapped.
+    pub(crate) fn stop(&self) {
+        self.kind.store(KIND_STOPPED, Ordering::Relaxed);
+        self.expected.store(NO_MATCH, Ordering::Relaxed);
+        self.sentinel.store(Sentinel::None.word().as_ptr(), Ordering::Relaxed);
+    }
+
+    fn sentinel(&self) -> Sentinel {
+        let Some(word) = NonNull::new(self.sentinel.load(Ordering::Relaxed)) else { return Sentinel::None };
+        match self.kind.load(Ordering::Relaxed) {
+            KIND_POINTER => Sentinel::Pointer(word),
+            KIND_COUNTER => Sentinel::Counter(word),
+            KIND_EVERY_STAMP => Sentinel::EveryStamp,
+            _ => Sentinel::None,
+        }
+    }
+
+    #[inline]
+    fn read_counter(&self) -> u64 {
+        #[cfg(all(target_arch = "x86_64", target_os = "linux", not(stipend_portable)))]
+        if self.is_tsc.load(Ordering::Relaxed) {
+            return super::tsc::read();
+        }
+        super::fast::monotonic_ns()
+    }
+
+    #[inline]
+    fn word(&self) -> &AtomicU64 {
+        // SAFETY: never null, and aligned. Mapped: the caller of `attach` promised that until `detach`, and both of them, and
+        // everything that calls this, run on the one thread that holds the lease; before and after it is a static. All
+        // access to the word by this process is atomic; the kernel writes it while this thread does not run.
+        unsafe { &*self.sentinel.load(Ordering::Relaxed) }
+    }
+
+    /// Reads both clocks. Only for the thread that holds the lease.
+    #[inline]
+    pub(crate) fn stamp(&self) -> Stamp {
+        let fast_now = self.read_counter();
+        // The word is looked at behind the counter: see the invariants.
+        compiler_fence(Ordering::SeqCst);
+        let whole = self.word().load(Ordering::Relaxed) == self.expected.load(Ordering::Relaxed);
+        let since_anchor = fast_now.wrapping_sub(self.anchor_fast.load(Ordering::Relaxed));
+        let since_last = fast_now.wrapping_sub(self.last_fast.load(Ordering::Relaxed));
+        // A counter that went back shows as a huge step, and huge steps read the clock.
+        if whole
+            && since_anchor < self.guard.load(Ordering::Relaxed)
+            && since_last < self.blind.load(Ordering::Relaxed)
+        {
+            let ns = (since_anchor * self.ns_per_step.load(Ordering::Relaxed)) >> 32;
+            let cpu_ns = self.anchor_cpu_ns.load(Ordering::Relaxed) + ns;
+            return self.give_out(fast_now, cpu_ns);
+        }
+        self.anchor()
+    }
+
+    #[inline]
+    fn give_out(&self, fast: u64, cpu_ns: u64) -> Stamp {
+        let cpu_ns = cpu_ns.max(self.last_cpu_ns.load(Ordering::Relaxed));
+        self.last_fast.store(fast, Ordering::Relaxed);
+        self.last_cpu_ns.store(cpu_ns, Ordering::Relaxed);
+        Stamp { cpu_ns, fast }
+    }
+
+    /// Reads the CPU clock and makes it the anchor.
+    #[cold]
+    fn anchor(&self) -> Stamp {
+        if self.kind.load(Ordering::Relaxed) == KIND_STOPPED {
+            let last = |field: &AtomicU64| field.load(Ordering::Relaxed);
+            return Stamp { cpu_ns: last(&self.last_cpu_ns), fast: last(&self.last_fast) };
+        }
+        let sentinel = self.sentinel();
+        let mut tries = 0;
+        let (fast, cpu_ns, expected) = loop {
+            // SAFETY: as for `word`.
+            let expected = unsafe { sentinel.arm() };
+            compiler_fence(Ordering::SeqCst);
+            let cpu_ns = os::thread_cpu_ns();
+            let fast = self.read_counter();
+            compiler_fence(Ordering::SeqCst);
+            tries += 1;
+            // SAFETY: as for `word`.
+            if expected == NO_MATCH || unsafe { sentinel.is_whole(expected) } {
+                break (fast, cpu_ns, expected);
+            }
+            if tries == MOST_TRIES {
+                // Switched out between the two readings, again and again: good for this stamp, and for no anchor.
+                break (fast, cpu_ns, NO_MATCH);
+            }
+        };
+        self.expected.store(expected, Ordering::Relaxed);
+        self.anchor_fast.store(fast, Ordering::Relaxed);
+        self.anchor_cpu_ns.store(cpu_ns, Ordering::Relaxed);
+        self.count(&self.reads, tries);
+        self.count(&self.debt_ns, self.last_cpu_ns.load(Ordering::Relaxed).saturating_sub(cpu_ns));
+        self.give_out(fast, cpu_ns)
+    }
+
+    fn count(&self, counter: &AtomicU64, by: u64) {
+        counter.store(counter.load(Ordering::Relaxed) + by, Ordering::Relaxed);
+    }
+
+    /// How often the CPU clock was read.
+    pub(crate) fn reads(&self) -> u64 {
+        self.reads.load(Ordering::Relaxed)
+    }
+
+    /// What was given out too early, in all; see [the module](super).
+    pub(crate) fn debt_ns(&self) -> u64 {
+        self.debt_ns.load(Ordering::Relaxed)
+    }
+}
