@@ -57,18 +57,16 @@ impl PerfPage {
             ..Attributes::default()
         };
         // SAFETY: the attributes are valid for the call and of the size they say; this thread (0), any processor (-1), no group.
-        let fd = unsafe {
-            libc::syscall(libc::SYS_perf_event_open, &raw const attributes, 0, -1, -1, PERF_FLAG_FD_CLOEXEC)
-        };
+        let fd =
+            unsafe { libc::syscall(libc::SYS_perf_event_open, &raw const attributes, 0, -1, -1, PERF_FLAG_FD_CLOEXEC) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: just opened, and nobody else's.
         let event = unsafe { OwnedFd::from_raw_fd(fd as i32) };
         // SAFETY: a new mapping at an address of the kernel's choice; the result is checked.
-        let page = unsafe {
-            libc::mmap(std::ptr::null_mut(), PAGE, libc::PROT_READ, libc::MAP_SHARED, event.as_raw_fd(), 0)
-        };
+        let page =
+            unsafe { libc::mmap(std::ptr::null_mut(), PAGE, libc::PROT_READ, libc::MAP_SHARED, event.as_raw_fd(), 0) };
         if page == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }

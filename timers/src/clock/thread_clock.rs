@@ -153,9 +153,7 @@ impl ThreadClock {
         let since_anchor = fast_now.wrapping_sub(self.anchor_fast.load(Ordering::Relaxed));
         let since_last = fast_now.wrapping_sub(self.last_fast.load(Ordering::Relaxed));
         // A counter that went back shows as a huge step, and huge steps read the clock.
-        if whole
-            && since_anchor < self.guard.load(Ordering::Relaxed)
-            && since_last < self.blind.load(Ordering::Relaxed)
+        if whole && since_anchor < self.guard.load(Ordering::Relaxed) && since_last < self.blind.load(Ordering::Relaxed)
         {
             let ns = (since_anchor * self.ns_per_step.load(Ordering::Relaxed)) >> 32;
             let cpu_ns = self.anchor_cpu_ns.load(Ordering::Relaxed) + ns;
