@@ -34,6 +34,12 @@ fn burn_until(mut done: impl FnMut() -> bool) {
     }
 }
 
+/// Calls `spawn` as if inside the runtime.
+fn spawning<R>(runtime: &Runtime, spawn: impl FnOnce() -> R) -> R {
+    let _inside = runtime.handle().enter();
+    spawn()
+}
+
 fn runtime() -> Runtime {
     Runtime::builder().worker_threads(2).tick_period(ms(1)).build().unwrap()
 }
@@ -41,7 +47,7 @@ fn runtime() -> Runtime {
 #[test]
 fn t01_r05_checkpoint_fails_in_the_poll_that_is_over_its_limit_and_never_early() {
     let runtime = runtime();
-    let task = runtime.block_on(async {
+    let task = spawning(&runtime, || {
         Builder::new()
             .cpu_limit(CpuLimit::hard(ms(20)))
             .spawn(async {
@@ -65,7 +71,7 @@ fn t01_t53_a_task_of_many_polls_is_cancelled_behind_its_limit() {
     let runtime = runtime();
     let used = Arc::new(Mutex::new(Duration::ZERO));
     let seen = used.clone();
-    let task = runtime.block_on(async {
+    let task = spawning(&runtime, || {
         Builder::new()
             .cpu_limit(CpuLimit::hard(ms(10)))
             .spawn(async move {
@@ -90,8 +96,8 @@ fn t01_t53_a_task_of_many_polls_is_cancelled_behind_its_limit() {
 fn t18_handlers_run_on_a_worker_and_never_on_the_tick_thread() {
     let runtime = Runtime::builder().worker_threads(1).thread_name("t18").tick_period(ms(1)).build().unwrap();
     let (tell, told) = mpsc::channel();
-    let task = runtime.block_on(async {
-        let task = Builder::new()
+    let task = spawning(&runtime, || {
+        Builder::new()
             .cpu_limit(CpuLimit::hard(ms(30)).soft(ms(5)).repeat(ms(5)))
             .on_soft_limit(move |_| {
                 tell.send(std::thread::current().name().map(str::to_owned)).unwrap();
@@ -107,8 +113,7 @@ fn t18_handlers_run_on_a_worker_and_never_on_the_tick_thread() {
                     stipend::yield_now().await;
                 }
             })
-            .unwrap();
-        task
+            .unwrap()
     });
     assert!(matches!(common::block_on(task), Err(JoinError::CpuLimitExceeded(_))));
     let names: Vec<_> = told.into_iter().collect();
@@ -123,12 +128,12 @@ fn t18_handlers_run_on_a_worker_and_never_on_the_tick_thread() {
 fn t60_a_sleep_on_the_clock_of_a_poll_that_never_returns_ends() {
     let runtime = runtime();
     let stop = Arc::new(AtomicBool::new(false));
-    let stuck = runtime.block_on(async {
+    let stuck = spawning(&runtime, || {
         let stop = stop.clone();
         stipend::spawn(async move { burn_until(|| stop.load(Ordering::Relaxed)) })
     });
     let clock = stuck.cpu_clock();
-    let supervisor = runtime.block_on(async {
+    let supervisor = spawning(&runtime, || {
         let clock = clock.clone();
         stipend::spawn(async move {
             clock.sleep(ms(10)).await.unwrap();
@@ -146,7 +151,7 @@ fn t60_a_sleep_on_the_clock_of_a_poll_that_never_returns_ends() {
 #[test]
 fn t55_a_poll_limit_on_the_real_clock() {
     let runtime = runtime();
-    let task = runtime.block_on(async {
+    let task = spawning(&runtime, || {
         Builder::new()
             .poll_limit(PollLimit::hard(ms(5)))
             .spawn(async {
@@ -164,7 +169,7 @@ fn t55_a_poll_limit_on_the_real_clock() {
 #[test]
 fn r06_the_budget_ends_with_the_slice_and_comes_back_with_the_next_poll() {
     let runtime = runtime();
-    let task = runtime.block_on(async {
+    let task = spawning(&runtime, || {
         stipend::spawn(async {
             for _ in 0..3 {
                 assert!(has_budget());
@@ -192,7 +197,7 @@ fn t03_the_tick_is_off_while_nothing_polls() {
     }
     // And it comes back when somebody polls.
     let before = runtime.handle().meter().metrics().ticks;
-    let burner = runtime.block_on(async { stipend::spawn(async { burn_until(|| !has_budget()) }) });
+    let burner = spawning(&runtime, || stipend::spawn(async { burn_until(|| !has_budget()) }));
     common::block_on(burner).unwrap();
     assert!(runtime.handle().meter().metrics().ticks > before);
 }

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 use std::task::{Context, Poll, Wake, Waker};
 
 use stipend_timers::{Account, CancelReason, Control};
@@ -64,6 +65,9 @@ pub(super) fn block_on<F: Future>(shared: &Arc<Shared>, future: F) -> F::Output 
         }
         stop_if_cancelled(control);
         at = run.end();
+        // A timer may just have been armed on this account, from outside: see `Account::watch`.
+        fence(Ordering::SeqCst);
+        account.0.watch().recheck();
         lease.set_idle();
         unpark.0.park();
         lease.set_active();

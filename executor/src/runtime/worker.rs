@@ -164,6 +164,14 @@ impl Worker<'_> {
             self.turn(&mut driver, Some(Duration::ZERO));
             drop(driver);
             self.share_what_was_woken();
+            self.offer_reactor();
+        }
+    }
+
+    /// This worker has given the reactor up.
+    fn offer_reactor(&self) {
+        if let Some(sleeper) = self.shared.idle.worker_for_reactor() {
+            self.shared.peers[sleeper].parker.notify();
         }
     }
 
@@ -220,25 +228,36 @@ impl Worker<'_> {
 
     /// Sleeps, in the reactor if nobody else does, until there may be something to do.
     fn sleep(&mut self) {
-        let driver = try_driver(self.shared);
-        let place = if driver.is_some() { Place::Reactor } else { Place::Parker };
+        let mut driver = try_driver(self.shared);
+        let mut place = if driver.is_some() { Place::Reactor } else { Place::Parker };
+        let mut woken = false;
         self.shared.idle.sleep(self.local.index, std::mem::take(&mut self.searching), place);
+        if driver.is_none() {
+            // Whoever had the reactor may have given it up just now: see `Idle::worker_for_reactor`.
+            driver = try_driver(self.shared);
+            if driver.is_some() {
+                place = Place::Reactor;
+                woken = !self.shared.idle.move_to_reactor(self.local.index);
+            }
+        }
         // The look at every queue that `Idle` asks for. A notification that was sent meanwhile is not waited for: it
         // stays with the parker or the reactor, and makes the next sleep there a short one.
-        if !self.shared.has_work() && !self.shared.should_stop() {
+        if !woken && !self.shared.has_work() && !self.shared.should_stop() {
             self.counters().parks.add_one();
             self.lease.set_idle();
-            match driver {
-                Some(mut driver) => self.turn(&mut driver, None),
+            match &mut driver {
+                Some(driver) => self.turn(driver, None),
                 None => self.peer().parker.park(),
             }
             self.lease.set_active();
         }
+        drop(driver);
         // Whoever called us has counted us among the searching.
         self.searching = !self.shared.idle.wake_up(self.local.index);
         self.at = self.lease.charge_runtime(self.at);
         if place == Place::Reactor {
             self.share_what_was_woken();
+            self.offer_reactor();
         }
     }
 }

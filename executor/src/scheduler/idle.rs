@@ -119,6 +119,42 @@ impl Idle {
         true
     }
 
+    /// A worker that sleeps with its parker has got hold of the reactor: from now on it sleeps there. False if it was
+    /// woken meanwhile, by its parker, and so must not sleep at all.
+    pub(crate) fn move_to_reactor(&self, worker: usize) -> bool {
+        let mut sleepers = lock(&self.sleepers);
+        let Some(position) = sleepers.iter().position(|(sleeper, _)| *sleeper == worker) else {
+            return false;
+        };
+        sleepers.remove(position);
+        sleepers.insert(0, (worker, Place::Reactor));
+        true
+    }
+
+    /// After giving up the reactor: whom to wake so that somebody sleeps in it, if workers sleep and nobody does. Whoever
+    /// is returned counts as awake and searching from now on, and sleeps with its parker.
+    ///
+    /// Without this a worker that found the reactor taken for a moment would sleep with its parker while the taker runs a
+    /// long poll, and I/O and time would wait for that. The sleeper counts itself asleep and tries the reactor once more; who
+    /// gives it up looks here afterwards: one of them sees the other.
+    pub(crate) fn worker_for_reactor(&self) -> Option<usize> {
+        // Between giving the reactor up and the counts: the other half is the fence in `sleep`.
+        fence(Ordering::SeqCst);
+        // A searcher either comes to the reactor itself or, if it finds work and is the last, wakes another.
+        if !self.wants_wake(self.counts.load(Ordering::SeqCst)) {
+            return None;
+        }
+        let mut sleepers = lock(&self.sleepers);
+        if !self.wants_wake(self.counts.load(Ordering::SeqCst))
+            || sleepers.iter().any(|(_, place)| *place == Place::Reactor)
+        {
+            return None;
+        }
+        let (sleeper, _) = sleepers.pop()?;
+        self.counts.fetch_add(AWAKE_ONE + 1, Ordering::SeqCst);
+        Some(sleeper)
+    }
+
     /// How many workers sleep.
     pub(crate) fn sleeping(&self) -> usize {
         lock(&self.sleepers).len()
