@@ -285,7 +285,7 @@ fn child_forks() {
         if child == 0 {
             let before = account.clock().usage().cpu;
             for _ in 0..100 {
-                at = poll(&lease, &account, at, || std::hint::spin_loop());
+                at = poll(&lease, &account, at, std::hint::spin_loop);
             }
             let ok = meter.accuracy() == AccuracyClass::Disabled && account.clock().usage().cpu == before;
             lease.set_idle();

@@ -57,6 +57,7 @@ use std::sync::OnceLock;
 use self::detector::{Detector, Keep, Sentinel};
 use self::fast::FastCounter;
 use self::manual::ManualState;
+use self::selftest::Observed;
 use crate::thread::ThreadSlot;
 
 /// What was read at one moment: opaque to users; a boundary's end is the next one's beginning.
@@ -152,28 +153,47 @@ pub(crate) enum Clock {
     Manual(&'static ManualState),
 }
 
-/// What the self-test of this process said, once.
-fn tested(cell: &'static OnceLock<Option<Detector>>, detector: Detector) -> Option<Detector> {
+/// What the self-test saw of a detector in this process: tried once. `None`: it is not to be had here.
+fn observed(cell: &'static OnceLock<Option<Observed>>, detector: Detector) -> Option<Observed> {
     *cell.get_or_init(|| {
-        let observed = selftest::observe(|| match detector::sentinel(detector) {
+        selftest::observe(|| match detector::sentinel(detector) {
             (_, Sentinel::None, _) => None,
             (_, sentinel, keep) => Some((sentinel, keep)),
-        })?;
-        observed.is_usable().then_some(match detector {
-            Detector::Rseq { .. } => Detector::Rseq { sees_blocking: observed.blocking },
-            other => other,
         })
     })
 }
 
-fn rseq() -> Option<Detector> {
-    static RSEQ: OnceLock<Option<Detector>> = OnceLock::new();
-    tested(&RSEQ, Detector::Rseq { sees_blocking: true })
+fn rseq_observed() -> Option<Observed> {
+    static RSEQ: OnceLock<Option<Observed>> = OnceLock::new();
+    observed(&RSEQ, Detector::Rseq { sees_blocking: true })
 }
 
-fn perf() -> Option<Detector> {
-    static PERF: OnceLock<Option<Detector>> = OnceLock::new();
-    tested(&PERF, Detector::Perf)
+fn perf_observed() -> Option<Observed> {
+    static PERF: OnceLock<Option<Observed>> = OnceLock::new();
+    observed(&PERF, Detector::Perf)
+}
+
+/// The detector for what was asked, given what the self-test sees of each (asked only when it matters). `None`: what was asked
+/// for is not to be had, or lies.
+fn choose(
+    source: ClockSource,
+    rseq: impl Fn() -> Option<Observed>,
+    perf: impl Fn() -> Option<Observed>,
+) -> Option<Detector> {
+    let rseq = || rseq().filter(Observed::is_usable).map(|seen| Detector::Rseq { sees_blocking: seen.blocking });
+    // Its whole point is to see the thread block.
+    let perf = || perf().filter(|seen| seen.is_usable() && seen.blocking).map(|_| Detector::Perf);
+    match source {
+        ClockSource::ThreadClock => Some(Detector::EveryStamp),
+        ClockSource::Guard => Some(Detector::None),
+        ClockSource::Rseq => rseq(),
+        ClockSource::Perf => perf(),
+        ClockSource::Auto => Some(match rseq() {
+            Some(rseq) if rseq.sees_blocking() => rseq,
+            Some(blind) => perf().unwrap_or(blind),
+            None => Detector::None,
+        }),
+    }
 }
 
 impl Clock {
@@ -186,18 +206,7 @@ impl Clock {
                 _ => refused("this system has no CPU clock of threads to extrapolate from"),
             };
         }
-        let detector = match source {
-            ClockSource::ThreadClock => Some(Detector::EveryStamp),
-            ClockSource::Guard => Some(Detector::None),
-            ClockSource::Rseq => rseq(),
-            ClockSource::Perf => perf(),
-            ClockSource::Auto => Some(match rseq() {
-                Some(rseq) if rseq.sees_blocking() => rseq,
-                Some(blind) => perf().unwrap_or(blind),
-                None => Detector::None,
-            }),
-        };
-        match detector {
+        match choose(source, rseq_observed, perf_observed) {
             Some(detector) => Ok(Clock::System(detector)),
             None => refused("no such witness is to be had here, or it did not pass the self-test"),
         }
@@ -261,5 +270,33 @@ impl Clock {
             Clock::System(Detector::EveryStamp) if os::HAS_THREAD_CLOCK => AccuracyClass::ThreadClock,
             Clock::System(Detector::EveryStamp) => AccuracyClass::WallClock,
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const HONEST: Observed = Observed { blocking: true, preemptions: 4, preemptions_seen: 4, spurious: false };
+    const BLIND: Observed = Observed { blocking: false, ..HONEST };
+    const LIAR: Observed = Observed { blocking: false, preemptions_seen: 0, ..HONEST };
+
+    fn chosen(source: ClockSource, rseq: Option<Observed>, perf: Option<Observed>) -> Option<Detector> {
+        choose(source, || rseq, || perf)
+    }
+
+    #[test]
+    fn c06_a_detector_that_was_seen_to_lie_is_demoted() {
+        let rseq = Detector::Rseq { sees_blocking: true };
+        let blind = Detector::Rseq { sees_blocking: false };
+        assert_eq!(chosen(ClockSource::Auto, Some(HONEST), Some(HONEST)), Some(rseq));
+        assert_eq!(chosen(ClockSource::Auto, Some(BLIND), Some(HONEST)), Some(Detector::Perf));
+        assert_eq!(chosen(ClockSource::Auto, Some(BLIND), Some(LIAR)), Some(blind));
+        assert_eq!(chosen(ClockSource::Auto, Some(BLIND), None), Some(blind));
+        assert_eq!(chosen(ClockSource::Auto, Some(LIAR), Some(HONEST)), Some(Detector::None));
+        assert_eq!(chosen(ClockSource::Auto, None, Some(HONEST)), Some(Detector::None), "perf is opt-in");
+        assert_eq!(chosen(ClockSource::Rseq, Some(LIAR), None), None);
+        assert_eq!(chosen(ClockSource::Perf, None, Some(BLIND)), None);
+        assert_eq!(chosen(ClockSource::Perf, None, None), None);
     }
 }
