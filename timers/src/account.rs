@@ -1,5 +1,6 @@
 //! The account of one metered thing: the owner's handle to its record.
 
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use crate::error::{Exited, LimitError};
 use crate::group::Group;
 use crate::limit::{CpuLimit, PollLimit, limit_ns};
 use crate::record::{self, NEVER, Record};
+use crate::slot::Target;
 use crate::sync::Ordering;
 use crate::timer_set::{Action, Delivery, Expiry, TimerSet};
 use crate::units::nanos;
@@ -53,40 +55,65 @@ impl Account {
 
     /// Where to wake the task when something is posted while it waits. Replaces the waker before.
     pub fn set_waker(&self, waker: Waker) {
+        let waker = Arc::new(waker);
         let old = {
             let mut cold = self.record.cold.lock();
-            if self.record.shared.wake.is_ended() { Some(waker) } else { cold.waker.replace(waker) }
+            if self.record.shared.wake.is_ended() {
+                Some(waker)
+            } else {
+                let old = cold.waker.replace(waker);
+                self.record.refresh(&cold);
+                old
+            }
         };
         crate::panics::contain(|| drop(old));
     }
 
-    /// Posts a cancellation and wakes the task: at its next boundary the run answers
-    /// [`Control::Cancel`](crate::Control::Cancel).
+    /// Whether the account should have a waker and has none: somebody else has a handle to its clock, or something is armed on
+    /// it. An executor that spares every task the waker asks this behind each poll, before
+    /// [`Run::after_poll`](crate::Run::after_poll), and when it gives out a clock.
+    #[inline]
+    pub fn wants_waker(&self) -> bool {
+        self.record.wants_waker()
+    }
+
+    /// Posts a cancellation: at its next boundary the run answers [`Control::Cancel`](crate::Control::Cancel). `Ok(true)`: the
+    /// caller has to wake the task, so that there is one.
     ///
     /// # Errors
     /// [`Exited`] if the account has ended.
-    pub fn cancel(&self) -> Result<(), Exited> {
-        if self.record.post_and_wake(Kinds::CANCEL) { Ok(()) } else { Err(Exited) }
+    pub fn cancel(&self) -> Result<bool, Exited> {
+        self.record.shared.wake.post(Kinds::CANCEL).map_err(|_| Exited)
     }
 
     /// The end of the task: nothing can be posted or armed any more, and supervisors that wait on its clock are told.
     /// Idempotent. What is used afterwards (waking the joiner, say) is still charged.
     pub fn end(&self) {
-        if !self.record.shared.wake.end() {
+        // A full fence lies between the end and the look at who has handles: see `Record::retain`.
+        if !self.record.shared.wake.end() || self.record.is_plain() {
             return;
         }
         let (mut timers, waker) = {
             let mut cold = self.record.cold.lock();
             let timers = cold.timers.take();
+            let waker = cold.waker.take();
             self.record.shared.hard_ns.store(NEVER, Ordering::Relaxed);
             self.record.refresh(&cold);
-            (timers, cold.waker.take())
+            (timers, waker)
         };
         for waiter in timers.as_mut().map(|timers| timers.take_waiters()).unwrap_or_default() {
             crate::panics::contain(|| waiter.wake());
         }
         crate::panics::contain(|| drop(timers));
         crate::panics::contain(|| drop(waker));
+    }
+
+    /// Whether a thread runs it at this moment.
+    pub fn is_running(&self) -> bool {
+        let target = self.record.target();
+        let shown =
+            |slot: &crate::thread::ThreadSlot| slot.shown.read(|frames| frames.iter().any(|f| f.target == target));
+        crate::thread::all_slots().any(|slot| shown(slot) == Some(true))
     }
 
     /// Whether [`end`](Self::end) was called.
@@ -128,6 +155,7 @@ impl Account {
     pub fn set_poll_limit(&self, limit: PollLimit) -> Result<(), LimitError> {
         limit.validate()?;
         self.record.shared.poll_limit_ns.store(limit_ns(limit.hard), Ordering::Relaxed);
+        self.record.shared.wake.retract_limit();
         Ok(())
     }
 
@@ -141,7 +169,9 @@ impl Account {
         let old = {
             let mut cold = self.record.cold.lock();
             self.record.own.group_index.store(group.index(), Ordering::Relaxed);
-            cold.group.replace(group.clone())
+            let old = cold.group.replace(group.clone());
+            self.record.refresh(&cold);
+            old
         };
         drop(old);
     }
@@ -207,7 +237,7 @@ impl Watch {
 
     #[cold]
     fn post(self) {
-        let target = crate::slot::Target { generation: self.generation, ..self.record.target() };
+        let target = Target { generation: self.generation, ..self.record.target() };
         self.record.post_and_wake_target(target, Kinds::EXPIRY);
     }
 }
@@ -266,7 +296,9 @@ pub(crate) fn set_soft_handler(
         }
         let timers = cold.timers.get_or_insert_default();
         let id = soft_timer(timers);
-        timers.set_handler(id, handler)
+        let old = timers.set_handler(id, handler);
+        record.refresh(&cold);
+        old
     };
     crate::panics::contain(|| drop(old));
     Ok(())

@@ -153,10 +153,6 @@ impl<'a> Run<'a> {
             if over || poll_ns >= limit_ns {
                 Record::add_own(&self.slot.late_completions, 1);
             }
-            if let Control::Cancel(CancelReason::HandlerPanicked(payload)) = control {
-                // The value is there; the handler's panic ends nothing any more.
-                panics::discard(payload);
-            }
             return Control::Proceed;
         }
         if poll_ns >= limit_ns && matches!(control, Control::Proceed) {
@@ -233,11 +229,21 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// The time of a nested account is in the accounts around it too, and in its group, unless one of theirs is the same.
     #[cold]
     fn charge_nested(&self, ns: u64) {
-        let outer = self.slot.shown.own_frame(self.depth - 1).and_then(|frame| crate::record::at(frame.target.index));
+        let group = self.record.own.group_index.load(Ordering::Relaxed);
+        let mut its_own = group != 0;
+        let mut outer = None;
+        for (record, _) in crate::current::frames(self.slot).take(self.depth as usize) {
+            its_own &= record.own.group_index.load(Ordering::Relaxed) != group;
+            outer = Some(record);
+        }
         if let Some(outer) = outer {
             Record::add_own(&outer.own.nested_ns, ns);
+        }
+        if its_own {
+            self.slot.groups.charge(group, ns);
         }
     }
 
@@ -260,17 +266,28 @@ impl<'a> Run<'a> {
         loop {
             let mut control = Control::Proceed;
             let kinds = record.shared.wake.begin(self.seq);
+            // A blocking job that is still under way may be what made something due.
+            let seen_ns = if kinds.contains(Kinds::EXPIRY) {
+                crate::cpu_clock::read(record, record.target()).unwrap_or(0)
+            } else {
+                0
+            };
             if kinds.contains(Kinds::CANCEL) && !completed {
                 control = Control::Cancel(CancelReason::Requested);
             }
             while left > 0 && matches!(control, Control::Proceed) {
-                match self.deliver_next(completed) {
+                match self.deliver_next(seen_ns, completed) {
                     None => break,
+                    // A task that has completed cannot be cancelled; the handlers behind this one run all the same.
+                    Some(Control::Cancel(CancelReason::HandlerPanicked(payload))) if completed => {
+                        panics::discard(payload)
+                    }
+                    Some(_) if completed => {}
                     Some(after) => control = after,
                 }
                 left -= 1;
             }
-            let total_ns = record.total_ns();
+            let total_ns = record.total_ns().max(seen_ns);
             let hard_ns = record.shared.hard_ns.load(Ordering::Relaxed);
             if matches!(control, Control::Proceed) && !completed && total_ns >= hard_ns {
                 control = Control::Cancel(CancelReason::CpuLimit(self.exceeded(LimitKind::Total, total_ns, hard_ns)));
@@ -289,6 +306,8 @@ impl<'a> Run<'a> {
             } else if left == 0 {
                 // Over the bound: the rest at the next boundary, which the wake brings about.
                 record.post_and_wake(Kinds::EXPIRY);
+                // The wake's time is this account's, not the next one's.
+                self.section();
                 return Control::Proceed;
             }
             // Another round, and fewer each time: whoever keeps posting cannot hold the thread here.
@@ -302,10 +321,10 @@ impl<'a> Run<'a> {
 
     /// Delivers the first expiry that is due. What lies behind a hard limit is not: the task does nothing more. `None`: there
     /// is none.
-    fn deliver_next(&mut self, completed: bool) -> Option<Control> {
+    fn deliver_next(&mut self, seen_ns: u64, completed: bool) -> Option<Control> {
         let due = {
             let mut cold = self.record.cold.lock();
-            let now_ns = self.record.total_ns();
+            let now_ns = self.record.total_ns().max(seen_ns);
             let hard_ns = if completed { NEVER } else { self.record.shared.hard_ns.load(Ordering::Relaxed) };
             let due = match cold.timers.as_mut() {
                 Some(timers) => timers.next_due(now_ns.min(hard_ns), now_ns),
@@ -319,6 +338,8 @@ impl<'a> Run<'a> {
             Due::Quiet => Some(Control::Proceed),
             Due::Wake(waker) => {
                 panics::contain(|| waker.wake());
+                // Waking may be costly, and its time is this account's.
+                self.section();
                 Some(Control::Proceed)
             }
             Due::Run { id, armings, handler, expiry } => Some(self.run_handler(id, armings, handler, expiry)),

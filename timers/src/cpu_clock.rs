@@ -91,6 +91,7 @@ impl CpuClock {
             return Err(LimitError::Exited);
         }
         self.record.shared.poll_limit_ns.store(limit_ns(limit.hard), Ordering::Relaxed);
+        self.record.shared.wake.retract_limit();
         Ok(())
     }
 
@@ -141,7 +142,8 @@ pub(crate) fn read(record: &Record, target: Target) -> Option<u64> {
 /// What is charged plus what is in progress. `None`: a boundary fell in between, which would count a poll twice.
 fn try_read(record: &Record, target: Target) -> Option<u64> {
     let mut in_progress_ns = 0u64;
-    let mut running: Option<(&ThreadSlot, u32)> = None;
+    // A poll, and blocking jobs beside it.
+    let mut running: Vec<(&ThreadSlot, u32)> = Vec::new();
     for slot in thread::all_slots() {
         let seen = slot.shown.read(|frames| {
             let frame = frames.iter().find(|frame| frame.target == target)?;
@@ -151,15 +153,12 @@ fn try_read(record: &Record, target: Target) -> Option<u64> {
             continue;
         };
         in_progress_ns += slot.clock_source().remote_cpu_ns(slot)?.saturating_sub(start_ns);
-        if running.replace((slot, version)).is_some_and(|(other, version)| !other.shown.is_still(version)) {
-            return None;
-        }
+        running.push((slot, version));
     }
     let total_ns = record.total_ns();
-    match running {
-        Some((slot, version)) if !slot.shown.is_still(version) => None,
-        _ => Some(total_ns.saturating_add(in_progress_ns)),
-    }
+    // None of them has charged anything since it was looked at.
+    let still = running.iter().all(|(slot, version)| slot.shown.is_still(*version));
+    still.then(|| total_ns.saturating_add(in_progress_ns))
 }
 
 /// Future of [`CpuClock::sleep`] and [`CpuClock::sleep_until`].
@@ -196,6 +195,8 @@ impl Future for CpuSleep {
         }
         let record = self.clock.record();
         let at_ns = self.at_ns;
+        // Cloned outside the lock, where the one before is dropped too.
+        let mut waker = Some(cx.waker().clone());
         {
             let mut cold = record.cold.lock();
             if record.shared.wake.is_ended() {
@@ -210,7 +211,7 @@ impl Future for CpuSleep {
                 timers.arm(id, at_ns, 0, 0);
             }
             // Fired, and yet the clock above read less: the reading was older. It has come.
-            let fired = timers.poll_fired(id, cx.waker());
+            let fired = timers.poll_fired(id, &mut waker);
             record.refresh(&cold);
             self.timer = Some(id);
             if fired {

@@ -19,6 +19,8 @@ pub(crate) fn frames(slot: &'static ThreadSlot) -> impl Iterator<Item = (&'stati
     (0..FRAMES as u32)
         .map_while(|depth| slot.shown.own_frame(depth))
         .filter_map(|frame| record::at(frame.target.index).map(|record| (record, frame)))
+        // Only a run that was forgotten leaves a frame whose account is gone.
+        .filter(|(record, frame)| record.target() == frame.target)
 }
 
 /// What is pending for the section that a frame stands for.
@@ -26,9 +28,9 @@ fn pending(slot: &ThreadSlot, record: &Record, frame: FrameView) -> Kinds {
     if frame.section != Section::Offloaded {
         return record.shared.wake.peek(frame.seq);
     }
-    // A blocking job has no sequence in the wake queue; the tick names the slot's version instead.
+    // A blocking job has no sequence in the wake queue; the tick names the job in the slot instead.
     let kinds = record.shared.wake.peek(NO_POLL);
-    let over = slot.inbox.offload_over_limit.load(Ordering::Relaxed) == u64::from(slot.shown.own_version()) + 1;
+    let over = slot.inbox.job_over_limit.load(Ordering::Relaxed) == frame.seq;
     if over && record.shared.hard_ns.load(Ordering::Relaxed) != NEVER { kinds.or(Kinds::LIMIT) } else { kinds }
 }
 
@@ -103,33 +105,38 @@ fn look_closer(slot: &'static ThreadSlot) -> Result<(), CheckpointError> {
         if kinds.contains(Kinds::CANCEL) {
             return Err(CheckpointError::Cancelled);
         }
-        if kinds.contains(Kinds::LIMIT) {
-            return Err(CheckpointError::CpuLimitExceeded(exceeded(record, frame)));
+        if kinds.contains(Kinds::LIMIT)
+            && let Some(exceeded) = exceeded(record, frame)
+        {
+            return Err(CheckpointError::CpuLimitExceeded(exceeded));
         }
     }
     is_anything_pending(slot);
     Ok(())
 }
 
-/// The error for a limit that the tick has confirmed. The clock is read for the figure only, not for the decision.
-fn exceeded(record: &'static Record, frame: FrameView) -> CpuLimitExceeded {
+/// The error for a limit that the tick has confirmed. The clock is read for the figure, and in case the limit was raised since.
+fn exceeded(record: &'static Record, frame: FrameView) -> Option<CpuLimitExceeded> {
     let progress_ns = thread::current()
         .map_or(0, |current| current.clock.stamp(current.slot).cpu_ns.saturating_sub(frame.start.cpu_ns));
     let used_ns = record.total_ns().saturating_add(progress_ns);
     let hard_ns = record.shared.hard_ns.load(Ordering::Relaxed);
     let usage = account::usage(record);
+    let poll_limit_ns = record.shared.poll_limit_ns.load(Ordering::Relaxed);
     let (kind, used_ns, limit_ns) = if used_ns >= hard_ns {
         (LimitKind::Total, used_ns, hard_ns)
+    } else if frame.section == Section::Poll && progress_ns >= poll_limit_ns {
+        (LimitKind::Poll, progress_ns, poll_limit_ns)
     } else {
-        (LimitKind::Poll, progress_ns, record.shared.poll_limit_ns.load(Ordering::Relaxed))
+        return None;
     };
-    CpuLimitExceeded {
+    Some(CpuLimitExceeded {
         kind,
         used: Duration::from_nanos(used_ns),
         limit: Duration::from_nanos(limit_ns),
         polls: usage.polls,
         longest_poll: usage.longest_poll,
-    }
+    })
 }
 
 /// The clock of the task that runs on this thread: of the outermost account, if there are nested ones. `None` outside metered

@@ -12,7 +12,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use crate::thread;
@@ -85,17 +85,32 @@ impl std::error::Error for GroupError {}
 
 struct Node {
     name: Arc<str>,
+    parent: Option<Group>,
+    usage: Arc<Usage>,
+}
+
+/// What a group has used: all that its parent needs to know of it.
+struct Usage {
     index: u32,
     base_ns: u64,
-    parent: Option<Group>,
     family: Mutex<Family>,
 }
 
 #[derive(Default)]
 struct Family {
-    children: Vec<Weak<Node>>,
-    /// What children used that have ended, and CPU charged by hand.
+    /// Of children that live. They leave under this lock, in one step with what they pass on.
+    children: Vec<Arc<Usage>>,
+    /// What children used that have ended.
     ended_ns: u64,
+}
+
+impl Usage {
+    fn cpu_ns(&self) -> u64 {
+        let own_ns = sum(self.index).saturating_sub(self.base_ns);
+        // Locks go from parent to child only.
+        let family = lock(&self.family);
+        own_ns + family.ended_ns + family.children.iter().map(|child| child.cpu_ns()).sum::<u64>()
+    }
 }
 
 /// A group of tasks, a tenant say: its clock is the sum of its members', live and ended. Clones are the same group.
@@ -140,38 +155,22 @@ impl Group {
 
     /// CPU time used by its members and its child groups, up to each one's last boundary. Never goes back.
     pub fn cpu_time(&self) -> Duration {
-        Duration::from_nanos(self.0.cpu_ns())
+        Duration::from_nanos(self.0.usage.cpu_ns())
     }
 
     pub(crate) fn index(&self) -> u32 {
-        self.0.index
-    }
-}
-
-impl Node {
-    fn cpu_ns(&self) -> u64 {
-        let own_ns = sum(self.index).saturating_sub(self.base_ns);
-        // A child ends under this lock: it is found either here or in `ended_ns`. Those upgraded are dropped outside it, since
-        // the last handle of a child takes the lock.
-        let (live, ended_ns) = {
-            let family = lock(&self.family);
-            let live: Vec<Arc<Node>> = family.children.iter().filter_map(Weak::upgrade).collect();
-            (live, family.ended_ns)
-        };
-        own_ns + ended_ns + live.iter().map(|child| child.cpu_ns()).sum::<u64>()
+        self.0.usage.index
     }
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
-        let total_ns = self.cpu_ns();
         if let Some(parent) = &self.parent {
-            let mut family = lock(&parent.0.family);
-            family.ended_ns += total_ns;
-            let this: *const Node = self;
-            family.children.retain(|child| !std::ptr::eq(child.as_ptr(), this));
+            let mut family = lock(&parent.0.usage.family);
+            family.ended_ns += self.usage.cpu_ns();
+            family.children.retain(|child| !Arc::ptr_eq(child, &self.usage));
         }
-        lock(&INDICES).free.push(self.index);
+        lock(&INDICES).free.push(self.usage.index);
     }
 }
 
@@ -222,16 +221,10 @@ impl GroupBuilder {
                 }
             }
         };
-        let node = Arc::new(Node {
-            name: self.name,
-            index,
-            base_ns: sum(index),
-            parent: self.parent,
-            family: Mutex::new(Family::default()),
-        });
-        if let Some(parent) = &node.parent {
-            lock(&parent.0.family).children.push(Arc::downgrade(&node));
+        let usage = Arc::new(Usage { index, base_ns: sum(index), family: Mutex::default() });
+        if let Some(parent) = &self.parent {
+            lock(&parent.0.usage.family).children.push(usage.clone());
         }
-        Ok(Group(node))
+        Ok(Group(Arc::new(Node { name: self.name, parent: self.parent, usage })))
     }
 }

@@ -171,10 +171,11 @@ impl Inner {
     }
 
     fn run_service(&self) {
-        self.service.is_this_thread(std::thread::current());
-        while !self.stop.load(Ordering::Acquire) {
+        self.service.is_this_thread();
+        let stop = || self.stop.load(Ordering::Acquire);
+        while !stop() {
             self.serve();
-            std::thread::park();
+            self.service.wait(stop);
         }
     }
 }

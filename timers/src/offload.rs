@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 
 use crate::clock::{Clock, Stamp};
 use crate::record::Record;
-use crate::slot::{FRAMES, FrameView, NO_POLL, Section};
+use crate::slot::{FRAMES, FrameView, Section};
 use crate::sync::{Ordering, fence};
 use crate::thread::{self, ThreadSlot};
 
@@ -56,10 +56,13 @@ pub struct OffloadRun<'a> {
 impl<'a> OffloadRun<'a> {
     pub(crate) fn begin(slot: &'static ThreadSlot, clock: Clock, offload: &'a Offload, at: Stamp) -> Self {
         let depth = slot.shown.depth();
+        let jobs = &slot.inbox.jobs;
+        let job = jobs.load(Ordering::Relaxed).wrapping_add(1).max(1);
+        jobs.store(job, Ordering::Relaxed);
         for record in offload.accounts.iter().flatten() {
-            // The record's own sequence belongs to the thread that polls it; a blocking job is told apart by its section, and
-            // hears of kinds that hold for every poll only.
-            let view = FrameView { target: record.target(), seq: NO_POLL, section: Section::Offloaded, start: at };
+            // The record's own sequence belongs to the thread that polls it, so a job has a number of its own, which the wake
+            // queue does not know.
+            let view = FrameView { target: record.target(), seq: job, section: Section::Offloaded, start: at };
             slot.shown.push(view, || ());
         }
         Self { slot, clock, offload, depth, at, ended: false, _this_thread: PhantomData }

@@ -17,6 +17,7 @@
 //! * A record is recycled when its owner and every clock and timer handle are gone, so whoever holds a handle needs no
 //!   generation; only the tick and the service thread, which hold none, compare it.
 
+use std::sync::Arc;
 use std::task::Waker;
 
 use crate::group::Group;
@@ -57,12 +58,21 @@ pub(crate) struct SharedLine {
     /// The highest reading given out while a poll was in progress, so that the clock never goes back.
     pub(crate) reported_ns: AtomicU64,
     refs: AtomicU32,
+    /// What `cold` holds, as far as the owner must know without taking the lock: [`COLD_IN_USE`], [`COLD_HAS_WAKER`]. Written
+    /// under the lock, by holders of a reference.
+    cold_state: AtomicU32,
 }
+
+/// There is, or was, something in [`Cold`].
+const COLD_IN_USE: u32 = 1;
+/// There is a waker.
+const COLD_HAS_WAKER: u32 = 2;
 
 /// What is looked at only when something is armed, woken or ended.
 #[derive(Debug, Default)]
 pub(crate) struct Cold {
-    pub(crate) waker: Option<Waker>,
+    /// Shared, so that it can be had without running a clone of the user's under the lock.
+    pub(crate) waker: Option<Arc<Waker>>,
     pub(crate) timers: Option<Box<TimerSet>>,
     pub(crate) group: Option<Group>,
 }
@@ -95,6 +105,7 @@ impl Record {
                 offloaded_ns: AtomicU64::new(0),
                 reported_ns: AtomicU64::new(0),
                 refs: AtomicU32::new(0),
+                cold_state: AtomicU32::new(0),
             },
             cold: Mutex::new(Cold::default()),
             index,
@@ -133,8 +144,24 @@ impl Record {
         counter.store(counter.load(Ordering::Relaxed).wrapping_add(ns), Ordering::Relaxed);
     }
 
-    /// Stores the caches after `cold` changed; call it under the lock.
+    /// Whether nobody but the owner has a handle, and nothing was ever put into `cold`: then nobody can come to wait for
+    /// anything here but by a new handle, whose making fences (see [`retain`](Self::retain)).
+    #[inline]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.shared.refs.load(Ordering::Acquire) == 1 && self.shared.cold_state.load(Ordering::Relaxed) == 0
+    }
+
+    /// Whether somebody else has a handle, or something is armed, and there is no waker yet to tell the task by.
+    #[inline]
+    pub(crate) fn wants_waker(&self) -> bool {
+        let cold = self.shared.cold_state.load(Ordering::Relaxed);
+        cold & COLD_HAS_WAKER == 0 && (cold != 0 || self.shared.refs.load(Ordering::Relaxed) > 1)
+    }
+
+    /// Notes what `cold` holds after it changed, and stores the caches; call it under the lock.
     pub(crate) fn refresh(&self, cold: &Cold) {
+        let has_waker = if cold.waker.is_some() { COLD_HAS_WAKER } else { 0 };
+        self.shared.cold_state.store(COLD_IN_USE | has_waker, Ordering::Relaxed);
         let (any, remote) = cold.timers.as_ref().map_or((NEVER, NEVER), |timers| timers.next_expiries());
         let any = any.min(self.shared.hard_ns.load(Ordering::Relaxed));
         self.shared.next_remote_ns.store(remote, Ordering::Relaxed);
@@ -159,7 +186,10 @@ impl Record {
             Ok(true) => {
                 let waker = self.cold.lock().waker.clone();
                 if let Some(waker) = waker {
-                    crate::panics::contain(|| waker.wake());
+                    crate::panics::contain(|| {
+                        waker.wake_by_ref();
+                        drop(waker);
+                    });
                 }
                 true
             }
@@ -168,48 +198,52 @@ impl Record {
         }
     }
 
-    /// The same for a caller that holds no reference: nothing happens unless `target` still owns the record.
+    /// The same for a caller that holds no reference: nothing is posted unless `target` still owns the record. (Should it end in
+    /// between, its successor may be woken for nothing.)
     pub(crate) fn post_and_wake_target(&self, target: Target, kinds: crate::wake_queue::Kinds) {
-        // Recycling takes the lock too, so the owner cannot change between the comparison and the post.
-        let waker = {
-            let cold = self.cold.lock();
-            if self.shared.wake.generation() != target.generation {
-                return;
+        if self.shared.wake.post_for(target.generation, kinds) == Ok(true) {
+            let waker = self.cold.lock().waker.clone();
+            if let Some(waker) = waker {
+                crate::panics::contain(|| {
+                    waker.wake_by_ref();
+                    drop(waker);
+                });
             }
-            match self.shared.wake.post(kinds) {
-                Ok(true) => cold.waker.clone(),
-                _ => None,
-            }
-        };
-        if let Some(waker) = waker {
-            crate::panics::contain(|| waker.wake());
         }
     }
 
+    /// One more reference, for a new handle.
+    ///
+    /// Contains a full fence: a handle that is made while the account ends either sees that it has ended, or is seen by
+    /// [`is_plain`](Self::is_plain).
     pub(crate) fn retain(&self) {
-        // Relaxed: the caller holds a reference already.
-        let before = self.shared.refs.fetch_add(1, Ordering::Relaxed);
+        let before = self.shared.refs.fetch_add(1, Ordering::SeqCst);
+        crate::sync::fence_after_rmw();
         assert!(before < u32::MAX / 2, "more than {} handles to one account", u32::MAX / 2);
     }
 
     /// Gives a reference back; the last one recycles the record.
     pub(crate) fn release(&'static self) {
-        // Release, then Acquire: what every holder did happens before the record is reset.
-        if self.shared.refs.fetch_sub(1, Ordering::Release) == 1 {
+        // If ours is the only one, nobody can make another: no read-modify-write is needed to find out who is last. Acquire:
+        // what every other holder did happens before the record is reset.
+        if self.shared.refs.load(Ordering::Acquire) == 1 {
+            self.recycle();
+        } else if self.shared.refs.fetch_sub(1, Ordering::Release) == 1 {
             fence(Ordering::Acquire);
             self.recycle();
         }
     }
 
     fn recycle(&'static self) {
-        let old = {
-            let mut cold = self.cold.lock();
-            self.shared.wake.end();
-            self.shared.wake.vacate();
-            std::mem::take(&mut *cold)
-        };
-        // Its parts may run user code (handlers, wakers), so they go outside the lock.
-        crate::panics::contain(|| drop(old));
+        self.shared.wake.vacate();
+        // Whoever reads a counter as it is reset below sees that the generation has moved on.
+        fence(Ordering::Release);
+        if self.shared.cold_state.load(Ordering::Relaxed) != 0 {
+            let old = std::mem::take(&mut *self.cold.lock());
+            // Its parts may run user code (handlers, wakers), so they go outside the lock.
+            crate::panics::contain(|| drop(old));
+            self.shared.cold_state.store(0, Ordering::Relaxed);
+        }
         for counter in [&self.own.used_ns, &self.own.polls, &self.own.longest_poll_ns, &self.own.nested_ns] {
             counter.store(0, Ordering::Relaxed);
         }
@@ -246,14 +280,18 @@ pub(crate) fn allocated() -> usize {
     arena::allocated()
 }
 
-/// Records in chunks that are never freed, and the list of those without an owner.
+/// Records in chunks that are never freed, and those without an owner: a few at hand on each thread, the rest in one list under
+/// a lock, so that threads which make and end accounts rarely meet.
 #[cfg(not(loom))]
 mod arena {
     use super::Record;
-    use std::sync::{Mutex, OnceLock};
+    use std::cell::RefCell;
+    use std::sync::{Mutex, MutexGuard, OnceLock};
 
     const CHUNK: usize = 1024;
     const CHUNKS: usize = 65_536;
+    /// How many go between a thread and the list at a time; a thread holds twice as many at most.
+    const BATCH: usize = 32;
 
     static TABLE: [OnceLock<&'static [Record]>; CHUNKS] = [const { OnceLock::new() }; CHUNKS];
     static FREE: Mutex<Free> = Mutex::new(Free { list: Vec::new(), chunks: 0 });
@@ -263,28 +301,71 @@ mod arena {
         chunks: usize,
     }
 
-    fn free() -> std::sync::MutexGuard<'static, Free> {
+    fn free() -> MutexGuard<'static, Free> {
         FREE.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    pub(super) fn take() -> &'static Record {
-        let mut free = free();
-        if let Some(record) = free.list.pop() {
-            return record;
+    impl Free {
+        /// Moves a batch into `hand`, which is empty, making new records if there are none.
+        fn deal(&mut self, hand: &mut Vec<&'static Record>) {
+            if self.list.is_empty() {
+                let chunk = self.chunks;
+                assert!(chunk < CHUNKS, "more than {} accounts at once", CHUNK * CHUNKS);
+                self.chunks += 1;
+                let records: &'static [Record] =
+                    Box::leak((0..CHUNK).map(|i| Record::new((chunk * CHUNK + i) as u32)).collect());
+                let filled = TABLE[chunk].set(records);
+                debug_assert!(filled.is_ok(), "chunks are made under the lock, each once");
+                self.list.extend(records.iter().rev());
+            }
+            let keep = self.list.len().saturating_sub(BATCH);
+            hand.extend(self.list.drain(keep..));
         }
-        let chunk = free.chunks;
-        assert!(chunk < CHUNKS, "more than {} accounts at once", CHUNK * CHUNKS);
-        free.chunks += 1;
-        let records: &'static [Record] =
-            Box::leak((0..CHUNK).map(|i| Record::new((chunk * CHUNK + i) as u32)).collect());
-        let filled = TABLE[chunk].set(records);
-        debug_assert!(filled.is_ok(), "chunks are made under the lock, each once");
-        free.list.extend(records[1..].iter().rev());
-        &records[0]
+    }
+
+    /// What a thread has at hand; given back when it ends.
+    struct Hand(Vec<&'static Record>);
+
+    impl Drop for Hand {
+        fn drop(&mut self) {
+            free().list.append(&mut self.0);
+        }
+    }
+
+    thread_local! {
+        static HAND: RefCell<Hand> = const { RefCell::new(Hand(Vec::new())) };
+    }
+
+    pub(super) fn take() -> &'static Record {
+        let at_hand = HAND.try_with(|hand| {
+            let hand = &mut hand.borrow_mut().0;
+            if hand.is_empty() {
+                free().deal(hand);
+            }
+            hand.pop()
+        });
+        at_hand.ok().flatten().unwrap_or_else(|| {
+            // A thread that is ending has no hand any more.
+            let mut batch = Vec::new();
+            let mut free = free();
+            free.deal(&mut batch);
+            let record = batch.pop().expect("a batch is never empty");
+            free.list.append(&mut batch);
+            record
+        })
     }
 
     pub(super) fn give_back(record: &'static Record) {
-        free().list.push(record);
+        let kept = HAND.try_with(|hand| {
+            let hand = &mut hand.borrow_mut().0;
+            if hand.len() == 2 * BATCH {
+                free().list.extend(hand.drain(BATCH..));
+            }
+            hand.push(record);
+        });
+        if kept.is_err() {
+            free().list.push(record);
+        }
     }
 
     pub(super) fn at(index: u32) -> Option<&'static Record> {

@@ -4,6 +4,7 @@
 //! for, and wakes tasks whose blocking jobs used up their time. Handlers of a task never run here: they are the task's own.
 
 use std::sync::OnceLock;
+use std::sync::atomic::AtomicBool;
 use std::thread::Thread;
 
 use crate::cpu_clock;
@@ -41,19 +42,31 @@ impl Request {
 
 /// How the tick reaches the thread.
 #[derive(Debug, Default)]
-pub(crate) struct Service(OnceLock<Thread>);
+pub(crate) struct Service {
+    thread: OnceLock<Thread>,
+    /// Told here too, since a waker that the thread calls may park, and so eat the token.
+    called: AtomicBool,
+}
 
 impl Service {
-    /// Unparks it: an atomic exchange and, if it is parked, one system call.
+    /// Calls it: an atomic exchange and, if it is parked, one system call. Never blocks.
     pub(crate) fn notify(&self) {
-        if let Some(thread) = self.0.get() {
+        self.called.store(true, Ordering::SeqCst);
+        if let Some(thread) = self.thread.get() {
             thread.unpark();
         }
     }
 
-    pub(crate) fn is_this_thread(&self, thread: Thread) {
-        // Set once, by the thread itself, before its first look at the requests.
-        let _ = self.0.set(thread);
+    /// The calling thread is the one to be called. To be said before its first `wait`.
+    pub(crate) fn is_this_thread(&self) {
+        let _ = self.thread.set(std::thread::current());
+    }
+
+    /// Sleeps until it was called since the last time, or `stop`.
+    pub(crate) fn wait(&self, stop: impl Fn() -> bool) {
+        while !self.called.swap(false, Ordering::SeqCst) && !stop() {
+            std::thread::park();
+        }
     }
 }
 
@@ -61,10 +74,13 @@ impl Inner {
     /// Serves every request that waits.
     pub(crate) fn serve(&self) {
         for slot in thread::all_slots() {
-            if slot.inbox.meter_id.load(Ordering::Acquire) == self.id
-                && let Some(request) = Request::unpack(slot.inbox.request.swap(0, Ordering::Acquire))
-            {
-                serve_one(request);
+            if slot.inbox.meter_id.load(Ordering::Acquire) != self.id {
+                continue;
+            }
+            for request in &slot.inbox.requests {
+                if let Some(request) = Request::unpack(request.swap(0, Ordering::Acquire)) {
+                    serve_one(request);
+                }
             }
         }
     }
@@ -92,8 +108,8 @@ fn serve_one(Request { target, wake_task }: Request) {
                     Due::Quiet | Due::Run { .. } => {}
                 }
             }
+            record.refresh(&cold);
         }
-        record.refresh(&cold);
     }
     for waker in wakers {
         panics::contain(|| waker.wake());

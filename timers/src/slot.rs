@@ -131,11 +131,6 @@ impl Slot {
         self.version.store(version.wrapping_add(2), Ordering::Release);
     }
 
-    /// The version as the lease holder sees it.
-    pub(crate) fn own_version(&self) -> u32 {
-        self.version.load(Ordering::Relaxed)
-    }
-
     /// How many accounts this thread is in. For the lease holder.
     #[inline]
     pub(crate) fn depth(&self) -> u32 {

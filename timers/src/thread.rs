@@ -17,7 +17,7 @@ use crate::clock::{Clock, Stamp, os};
 use crate::group::Shard;
 use crate::meter::{Inner, Meter};
 use crate::offload::{Offload, OffloadRun};
-use crate::slot::Slot;
+use crate::slot::{FRAMES, Slot};
 use crate::sync::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 /// All that is kept of one polling thread.
@@ -47,10 +47,12 @@ pub(crate) struct ThreadSlot {
 pub(crate) struct Inbox {
     /// A hint for `has_budget`: something may be pending for a poll on this thread. The wake queue words are the truth.
     pub(crate) attention: AtomicU32,
-    /// For the service thread: a packed `Request`; zero is none.
-    pub(crate) request: AtomicU64,
-    /// The version of the slot, plus one, in which the tick confirmed a blocking job to be over its account's hard limit.
-    pub(crate) offload_over_limit: AtomicU64,
+    /// For the service thread, by depth: a packed `Request`; zero is none.
+    pub(crate) requests: [AtomicU64; FRAMES],
+    /// The number of the blocking job that the tick confirmed to be over a hard limit. Jobs are numbered from 1.
+    pub(crate) job_over_limit: AtomicU32,
+    /// The number of the latest job on this thread. Written by the lease holder.
+    pub(crate) jobs: AtomicU32,
     /// Whether the thread polls, as opposed to being parked. Written by the lease holder.
     pub(crate) active: AtomicU32,
     /// Which meter's thread this is now; zero is none.
@@ -73,8 +75,9 @@ impl ThreadSlot {
             groups: Shard::new(),
             inbox: Inbox {
                 attention: AtomicU32::new(0),
-                request: AtomicU64::new(0),
-                offload_over_limit: AtomicU64::new(0),
+                requests: std::array::from_fn(|_| AtomicU64::new(0)),
+                job_over_limit: AtomicU32::new(0),
+                jobs: AtomicU32::new(0),
                 active: AtomicU32::new(0),
                 meter_id: AtomicU64::new(0),
                 clock: Mutex::new(Clock::System(Detector::EveryStamp)),
@@ -192,7 +195,10 @@ impl Lease {
         let slot = take_slot();
         slot.shown.clear();
         slot.inbox.attention.store(0, Ordering::Relaxed);
-        slot.inbox.request.store(0, Ordering::Relaxed);
+        for request in &slot.inbox.requests {
+            request.store(0, Ordering::Relaxed);
+        }
+        slot.inbox.job_over_limit.store(0, Ordering::Relaxed);
         *slot.inbox.clock.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = clock;
         slot.inbox.clock_id.store(os::own_clock_id(), Ordering::Relaxed);
         slot.inbox.active.store(0, Ordering::Relaxed);
@@ -250,8 +256,13 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         let before = self.before.map(|(slot, clock)| Current { slot, clock });
-        // The thread-local may be gone already when the thread ends; then nobody asks for it any more.
-        let _ = CURRENT.try_with(|current| current.set(before));
+        // The thread-local may be gone already when the thread ends; then nobody asks for it any more. A lease that is dropped out
+        // of order leaves the thread's slot to the younger one.
+        let _ = CURRENT.try_with(|current| {
+            if current.get().is_some_and(|current| std::ptr::eq(current.slot, self.slot)) {
+                current.set(before);
+            }
+        });
         self.slot.shown.clear();
         self.set_idle();
         self.meter.retire(self.slot, self.stamp());

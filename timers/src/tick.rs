@@ -13,7 +13,7 @@
 
 use crate::meter::Inner;
 use crate::record::{self, Record};
-use crate::slot::{FRAMES, FrameView, Section};
+use crate::slot::{FRAMES, FrameView, NO_POLL, Section};
 use crate::sync::Ordering;
 use crate::thread::{self, ThreadSlot};
 use crate::wake_queue::{Kinds, TickPost};
@@ -32,6 +32,8 @@ pub struct TickReport {
     pub posted: u32,
     /// Accounts handed to the service thread.
     pub handed_over: u32,
+    /// Accounts for which a request waited already.
+    pub still_waiting: u32,
 }
 
 /// One account of a thread, as read at one moment.
@@ -54,7 +56,8 @@ impl Inner {
             }
         }
         self.metrics.add(&report);
-        if report.handed_over > 0 {
+        // Also for one that was not taken yet: the thread may have missed the call.
+        if report.handed_over + report.still_waiting > 0 {
             self.service.notify();
         }
         report
@@ -93,7 +96,8 @@ impl Inner {
             Section::Aftermath | Section::Offloaded => record::NEVER,
         };
         let next_ns = shared.next_expiry_ns.load(Ordering::Acquire);
-        if shared.wake.wants_attention(frame.target.generation, frame.seq) {
+        let seq = if frame.section == Section::Offloaded { NO_POLL } else { frame.seq };
+        if shared.wake.wants_attention(frame.target.generation, seq) {
             slot.inbox.attention.store(1, Ordering::Relaxed);
         }
         if depth == 0 && frame.section == Section::Poll && bound_ns >= self.slice_ns {
@@ -120,17 +124,17 @@ impl Inner {
         let over_hard = used_ns >= shared.hard_ns.load(Ordering::Relaxed);
         if frame.section == Section::Offloaded {
             if over_hard {
-                slot.inbox.offload_over_limit.store(u64::from(version) + 1, Ordering::Relaxed);
+                slot.inbox.job_over_limit.store(frame.seq, Ordering::Relaxed);
                 slot.inbox.attention.store(1, Ordering::Relaxed);
             }
             // Its task is parked, perhaps for long: somebody has to wake it.
-            self.hand_over(slot, seen, true, report);
+            self.hand_over(slot, depth, seen, true, report);
             return;
         }
         let kinds = if over_hard || over_poll { Kinds::TICK.or(Kinds::LIMIT) } else { Kinds::TICK };
         self.post(slot, seen, kinds, report);
         if used_ns >= shared.next_remote_ns.load(Ordering::Relaxed) {
-            self.hand_over(slot, seen, false, report);
+            self.hand_over(slot, depth, seen, false, report);
         }
     }
 
@@ -145,11 +149,12 @@ impl Inner {
         }
     }
 
-    fn hand_over(&self, slot: &ThreadSlot, seen: Seen, wake_task: bool, report: &mut TickReport) {
+    fn hand_over(&self, slot: &ThreadSlot, depth: usize, seen: Seen, wake_task: bool, report: &mut TickReport) {
         let request = crate::service::Request { target: seen.frame.target, wake_task }.pack();
         // One that was not taken yet stays: this one is found again at the next tick.
-        if slot.inbox.request.compare_exchange(0, request, Ordering::Release, Ordering::Relaxed).is_ok() {
-            report.handed_over += 1;
+        match slot.inbox.requests[depth].compare_exchange(0, request, Ordering::Release, Ordering::Relaxed) {
+            Ok(_) => report.handed_over += 1,
+            Err(_) => report.still_waiting += 1,
         }
     }
 }

@@ -68,7 +68,9 @@ impl TimerBuilder {
             if record.shared.wake.is_ended() {
                 (None, Some(delivery))
             } else {
-                (Some(cold.timers.get_or_insert_default().insert(delivery)), None)
+                let id = cold.timers.get_or_insert_default().insert(delivery);
+                record.refresh(&cold);
+                (Some(id), None)
             }
         };
         drop(refused);
@@ -278,8 +280,10 @@ impl Future for CloseTimer {
         let Some((id, serial)) = self.firing else {
             return Poll::Ready(());
         };
+        // Cloned, and dropped if it is not used, outside the lock.
+        let mut waker = Some(cx.waker().clone());
         let still = match self.clock.record().cold.lock().timers.as_mut() {
-            Some(timers) => timers.wait_closed(id, serial, cx.waker()),
+            Some(timers) => timers.wait_closed(id, serial, &mut waker),
             None => false,
         };
         if still {

@@ -5,7 +5,8 @@
 //! delivered although a poll does not end.
 //!
 //! No user code runs in here: [`TimerSet::next_due`] hands a handler out, the boundary runs it without the lock, and
-//! [`TimerSet::delivered`] puts it back. What is dropped comes out as a value, for the caller to drop outside the lock.
+//! [`TimerSet::delivered`] puts it back. What is dropped comes out as a value, for the caller to drop outside the lock; wakers
+//! are cloned before it is taken.
 //!
 //! # Invariants
 //! * A timer stands in its queue exactly while it is armed. A periodic one that fires is armed again for the next point of its
@@ -164,6 +165,8 @@ impl TimerSet {
     /// not delivered yet is forgotten.
     pub(crate) fn arm(&mut self, id: u32, at_ns: u64, interval_ns: u64, now_ns: u64) -> Setting {
         let before = self.setting(id, now_ns);
+        // `NEVER` itself means disarmed.
+        let at_ns = at_ns.min(NEVER - 1);
         self.armed += 1;
         let key = (at_ns, self.armed);
         let timer = self.timer(id);
@@ -344,27 +347,24 @@ impl TimerSet {
         }
     }
 
-    /// Whether a closed timer's handler still runs; if so `waker` is woken when it has ended.
-    pub(crate) fn wait_closed(&mut self, id: u32, serial: u64, waker: &Waker) -> bool {
+    /// Whether a closed timer's handler still runs; if so `waker` is taken, and woken when it has ended.
+    pub(crate) fn wait_closed(&mut self, id: u32, serial: u64, waker: &mut Option<Waker>) -> bool {
         match self.timers.get_mut(id as usize) {
             Some(timer) if timer.serial == serial => {
-                if !timer.barrier.iter().any(|other| other.will_wake(waker)) {
-                    timer.barrier.push(waker.clone());
-                }
+                timer.barrier.extend(waker.take());
                 true
             }
             _ => false,
         }
     }
 
-    /// Asks a supervisor's timer: `true` if it has fired; otherwise `waker` is woken when it does.
-    pub(crate) fn poll_fired(&mut self, id: u32, waker: &Waker) -> bool {
+    /// Asks a supervisor's timer: `true` if it has fired; otherwise `waker` is woken when it does, and the one before comes out
+    /// in its place.
+    pub(crate) fn poll_fired(&mut self, id: u32, waker: &mut Option<Waker>) -> bool {
         match &mut self.timer(id).delivery {
             Delivery::Supervisor { fired: true, .. } => true,
             Delivery::Supervisor { waker: slot, .. } => {
-                if !slot.as_ref().is_some_and(|old| old.will_wake(waker)) {
-                    *slot = Some(waker.clone());
-                }
+                std::mem::swap(slot, waker);
                 false
             }
             _ => false,

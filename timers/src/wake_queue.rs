@@ -162,21 +162,21 @@ impl WakeQueue {
         self.0.store(word.with_kinds(Kinds::NONE).0, Ordering::Release);
     }
 
-    /// Ends the account: what is pending is dropped, later posts are refused. Returns whether it was this call that did it.
+    /// Ends the account: what is pending is dropped, later posts are refused. Only the owner calls this. Returns whether it was
+    /// this call that did it. Contains a full fence.
     pub(crate) fn end(&self) -> bool {
-        let mut word = self.load(Ordering::Relaxed);
-        loop {
-            if word.kinds().contains(Kinds::ENDED) {
-                return false;
-            }
-            match self.swap_if(word, word.with_kinds(Kinds::ENDED)) {
-                Ok(()) => return true,
-                Err(now) => word = now,
-            }
+        let word = self.load(Ordering::Relaxed);
+        if word.kinds().contains(Kinds::ENDED) {
+            return false;
         }
+        // The generation is the owner's, so it cannot have changed; what others add to the kinds meanwhile goes, like the rest.
+        self.0.swap(word.with_kinds(Kinds::ENDED).0, Ordering::SeqCst);
+        crate::sync::fence_after_rmw();
+        true
     }
 
-    /// Moves an ended record to its next generation. Only the thread that recycles the record calls this.
+    /// Moves an ended record to its next generation. Only the thread that recycles the record calls this. A plain store: a tick
+    /// that still posts compares the whole word, so its post either came before or does not happen.
     pub(crate) fn vacate(&self) {
         let word = self.load(Ordering::Relaxed);
         debug_assert!(word.kinds().contains(Kinds::ENDED), "only an ended account is recycled");
@@ -210,9 +210,14 @@ impl WakeQueue {
 
     /// Posts waking kinds; by a thread that holds a reference to the account. `Ok(true)`: the caller must wake the task.
     pub(crate) fn post(&self, kinds: Kinds) -> Result<bool, Ended> {
+        self.post_for(self.generation(), kinds)
+    }
+
+    /// The same for a thread that holds no reference: refused if `generation` does not own the record any more.
+    pub(crate) fn post_for(&self, generation: u32, kinds: Kinds) -> Result<bool, Ended> {
         let mut word = self.load(Ordering::Relaxed);
         loop {
-            if word.kinds().contains(Kinds::ENDED) {
+            if word.generation() != generation || word.kinds().contains(Kinds::ENDED) {
                 return Err(Ended);
             }
             let wake = word.kinds().and(Kinds::WAKING).is_empty();

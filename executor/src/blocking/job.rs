@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use stipend_timers::{Account, CancelReason, CpuClock, Lease, Offload, OffloadRun, Stamp};
 
 use crate::runtime::Shared;
-use crate::task::{Id, Joint, Run, Runnable, Schedule, Verdict, allocate};
+use crate::task::{Id, Joint, Run, Runnable, Schedule, TaskRef, Verdict, allocate};
 
 /// What the pool keeps for a job in the cell's header.
 pub(crate) struct JobCore {
@@ -57,7 +57,9 @@ impl Schedule for JobCore {
         shared.pool().push(&shared, runnable);
     }
 
-    fn retire(&self) {}
+    fn retire(&self) -> Option<TaskRef<Self>> {
+        None
+    }
 }
 
 /// A run of a job: metered on a thread of the pool, or refused where there is none.

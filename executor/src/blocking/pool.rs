@@ -164,12 +164,25 @@ impl Pool {
 }
 
 /// Counts a thread off, also if it unwinds.
-struct Ended<'a>(&'a Shared);
+struct Ended<'a>(&'a Arc<Shared>);
 
 impl Drop for Ended<'_> {
     fn drop(&mut self) {
         let pool = self.0.pool();
-        lock(&pool.state).threads -= 1;
+        let mut state = lock(&pool.state);
+        // A job may have been queued in reliance on this thread between its decision to retire and now: it then lives on
+        // in another.
+        if !state.queue.is_empty() && !state.closed {
+            drop(state);
+            if pool.start(self.0).is_ok() {
+                return;
+            }
+            state = lock(&pool.state);
+        }
+        state.threads -= 1;
+        let stranded = if state.threads == 0 { std::mem::take(&mut state.queue) } else { VecDeque::new() };
+        drop(state);
+        stranded.into_iter().for_each(job::refuse);
         pool.ended.notify_all();
     }
 }

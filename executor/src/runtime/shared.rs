@@ -137,12 +137,13 @@ impl Shared {
         self.registry.insert(hint, seed, make)
     }
 
-    pub(crate) fn unregister(&self, key: Key) {
+    /// Takes a task out; its reference is the caller's.
+    pub(crate) fn unregister(&self, key: Key) -> Option<TaskRef<TaskCore>> {
         let (task, last) = self.registry.remove(key);
-        drop(task);
         if last {
             self.stop_workers();
         }
+        task
     }
 
     pub(crate) fn tasks(&self) -> Vec<TaskSnapshot> {
@@ -160,8 +161,7 @@ impl Shared {
         let empty = self.registry.close();
         self.pool.close();
         for task in self.registry.list() {
-            // `Exited`: it was faster.
-            let _ = task.core().account().cancel();
+            task.cancel();
         }
         if empty {
             self.stop_workers();

@@ -121,6 +121,10 @@ impl Worker<'_> {
                 continue;
             }
             let found = self.search();
+            if found.is_some() {
+                // Calling another worker is the runtime's time, not the task's.
+                self.stop_searching();
+            }
             self.at = self.lease.charge_runtime(self.at);
             match found {
                 Some(task) => self.run_task(task),
@@ -230,7 +234,7 @@ impl Worker<'_> {
     fn sleep(&mut self) {
         let mut driver = try_driver(self.shared);
         let mut place = if driver.is_some() { Place::Reactor } else { Place::Parker };
-        let mut woken = false;
+        let (mut woken, mut turned) = (false, false);
         self.shared.idle.sleep(self.local.index, std::mem::take(&mut self.searching), place);
         if driver.is_none() {
             // Whoever had the reactor may have given it up just now: see `Idle::worker_for_reactor`.
@@ -246,7 +250,10 @@ impl Worker<'_> {
             self.counters().parks.add_one();
             self.lease.set_idle();
             match &mut driver {
-                Some(driver) => self.turn(driver, None),
+                Some(driver) => {
+                    turned = true;
+                    self.turn(driver, None);
+                }
                 None => self.peer().parker.park(),
             }
             self.lease.set_active();
@@ -255,8 +262,9 @@ impl Worker<'_> {
         // Whoever called us has counted us among the searching.
         self.searching = !self.shared.idle.wake_up(self.local.index);
         self.at = self.lease.charge_runtime(self.at);
-        if place == Place::Reactor {
+        if turned {
             self.share_what_was_woken();
+        } else if place == Place::Reactor {
             self.offer_reactor();
         }
     }

@@ -218,8 +218,6 @@ where
     let inserted = shared.register((account, future), |(account, future), key| {
         let core = TaskCore::new(account, Arc::clone(shared), key, site, extras);
         let (runnable, task, joint) = allocate(core, future);
-        // Before the task can be found, and so before anybody can cancel it.
-        task.core().account().set_waker(task.waker());
         (task, (runnable, joint))
     });
     let (runnable, joint) = inserted.map_err(|(account, future)| Refused { account, future })?;

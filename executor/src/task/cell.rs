@@ -15,6 +15,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::panic::{contain, discard};
 use super::refs::Runnable;
+use super::running::Running;
 use super::state::{State, Suspended};
 use super::waker;
 use super::{End, Run, Schedule, Verdict};
@@ -123,6 +124,7 @@ where
     let cell = unsafe { ptr.cast::<Cell<F, S>>().as_ref() };
     let state = &cell.header.state;
     state.start();
+    let running = Running::enter(ptr.as_ptr().cast());
 
     let end = match run.before_poll() {
         Verdict::Cancel(reason) => End::Cancelled(reason),
@@ -146,11 +148,23 @@ where
                     }
                 }))
             });
+            if matches!(polled, Ok(Poll::Pending)) && cell.header.core.wants_waker() {
+                // Before the boundary, which may have to wake the task.
+                cell.header.core.set_waker(Waker::clone(&waker));
+            }
             match polled {
                 Ok(Poll::Pending) => match run.after_poll(false) {
                     Verdict::Proceed => {
                         // The account is unpublished *before* another worker can get hold of the task.
                         let at = run.end();
+                        if running.has_woken_itself() {
+                            drop(running);
+                            // SAFETY: our reference, and RUNNING with it, become the new runnable's. We were the one to
+                            // run the task, and nobody else was named.
+                            S::requeue(unsafe { Runnable::from_raw(ptr) });
+                            return at;
+                        }
+                        drop(running);
                         let behind_suspend = cell.header.core.behind_suspend();
                         match state.suspend() {
                             Suspended::Idle => {}
@@ -194,7 +208,8 @@ where
     if let Err(payload) = unsafe { cell.replace(Stage::Ended(end)) } {
         discard(payload);
     }
-    cell.header.core.retire();
+    // Its reference goes with our own, below.
+    let registered = cell.header.core.retire().map(std::mem::forget).is_some();
 
     let after = state.complete();
     if !after.has_join_interest() {
@@ -215,8 +230,9 @@ where
     }
 
     let at = run.end_now();
-    if state.ref_dec() {
-        // SAFETY: the last reference was ours.
+    drop(running);
+    if state.ref_dec(1 + usize::from(registered)) {
+        // SAFETY: the last references were ours.
         unsafe { free(ptr) };
     }
     at

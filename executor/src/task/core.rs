@@ -2,11 +2,12 @@
 
 use std::panic::Location;
 use std::sync::Arc;
+use std::task::Waker;
 
 use stipend_timers::{Account, CancelReason, Control, Stamp};
 
 use super::registry::Key;
-use super::{End, Id, JoinError, Run, Runnable, Schedule, Verdict};
+use super::{End, Id, JoinError, Run, Runnable, Schedule, TaskRef, Verdict};
 use crate::runtime::{Shared, context};
 
 /// The runtime's part of a task.
@@ -83,9 +84,17 @@ impl Schedule for TaskCore {
         move || watch.recheck()
     }
 
-    fn retire(&self) {
+    fn wants_waker(&self) -> bool {
+        self.account.wants_waker()
+    }
+
+    fn set_waker(&self, waker: Waker) {
+        self.account.set_waker(waker);
+    }
+
+    fn retire(&self) -> Option<TaskRef<Self>> {
         self.account.end();
-        self.shared.unregister(self.key);
+        self.shared.unregister(self.key)
     }
 }
 
@@ -101,10 +110,6 @@ impl Run<CancelReason> for Metered<'_> {
 
     fn after_poll(&mut self, completed: bool) -> Verdict<CancelReason> {
         self.0.after_poll(completed).into()
-    }
-
-    fn section(&mut self) {
-        self.0.section();
     }
 
     fn end(self) -> Stamp {

@@ -63,7 +63,7 @@ impl<T> JoinHandle<T> {
     /// ```
     pub fn abort(&self) {
         match &self.joining {
-            Joining::Task(joint) => abort(joint.core()),
+            Joining::Task(joint) => joint.task().cancel(),
             Joining::Job(joint) => joint.core().cancel(),
         }
     }
@@ -104,15 +104,30 @@ impl<T> JoinHandle<T> {
     #[must_use]
     pub fn cpu_clock(&self) -> CpuClock {
         match &self.joining {
-            Joining::Task(joint) => joint.core().account().clock(),
+            Joining::Task(joint) => joint.task().cpu_clock(),
             Joining::Job(joint) => joint.core().clock(),
         }
     }
 }
 
-fn abort(core: &TaskCore) {
-    // A task that has ended needs no cancelling.
-    let _ = core.account().cancel();
+impl TaskRef<TaskCore> {
+    /// Has the task end at its next boundary, which is now if it waits.
+    pub(crate) fn cancel(&self) {
+        // A task that has ended needs no cancelling.
+        if self.core().account().cancel() == Ok(true) {
+            self.wake();
+        }
+    }
+
+    fn cpu_clock(&self) -> CpuClock {
+        let account = self.core().account();
+        let clock = account.clock();
+        // What is armed through it must be able to wake the task.
+        if account.wants_waker() {
+            account.set_waker(self.waker());
+        }
+        clock
+    }
 }
 
 impl<T> Future for JoinHandle<T> {
@@ -155,7 +170,7 @@ impl AbortHandle {
     /// As [`JoinHandle::abort`].
     pub fn abort(&self) {
         match &self.target {
-            Target::Task(task) => abort(task.core()),
+            Target::Task(task) => task.cancel(),
             Target::Job(job) => job.core().cancel(),
         }
     }

@@ -39,7 +39,9 @@
 //! 3. `suspend`: the poll returned `Pending`, nobody woke the task meanwhile; the runnable's reference goes.
 //! 4. `suspend`: somebody did; the same reference goes back into a queue.
 //! 5. `wake` of an idle task: whoever sets SCHEDULED makes the runnable, and nobody else does.
-//! 6. `wake` of a running task leaves the bit for 4. A wake of a scheduled or complete task changes nothing.
+//! 6. `wake` of a running task leaves the bit for 4. A wake of a scheduled or complete task changes nothing. A task that
+//!    wakes *itself* leaves only a [note](running), and goes back into the queue RUNNING: whoever takes it from there
+//!    goes on in its place, without 2. Other threads see a task that runs, and leave their wakes as bits.
 //! 7. `complete`: the future is dropped and the outcome stored.
 //!
 //! 8 to 11 concern the joiner and are explained below. There is no transition for *abort*: aborting, limits and
@@ -68,6 +70,8 @@
 //! each of these panics are user code; each is called with the cell in a consistent state, and caught. A panic of the
 //! poll or of the future's destructor is the task's outcome. The others have nobody to be told.
 
+use std::task::Waker;
+
 #[cfg(not(loom))]
 mod builder;
 mod cell;
@@ -75,6 +79,7 @@ mod error;
 mod id;
 mod panic;
 mod refs;
+mod running;
 mod state;
 mod waker;
 
@@ -119,15 +124,15 @@ pub(crate) enum End<T, R> {
 /// What brackets a run of a task, and decides whether it goes on.
 ///
 /// The runtime's is the meter. Methods are called in this order: `before_poll`, the poll, `after_poll`, then either
-/// `end`, or `section`, destructors and wakes, `end_now`. After a cancelling `before_poll` there is no poll.
+/// `end`, or `section`, destructors and wakes, then `end_now`. After a cancelling `before_poll` there is no poll.
 pub(crate) trait Run<R> {
     /// When the bracket closed; what the next one opens with.
     type Stamp;
 
     fn before_poll(&mut self) -> Verdict<R>;
     fn after_poll(&mut self, completed: bool) -> Verdict<R>;
-    /// The poll is over; destructors, the outcome and the joiner's wake follow.
-    fn section(&mut self);
+    /// The poll is over; destructors, the outcome and the joiner's wake follow. For brackets that charge only here.
+    fn section(&mut self) {}
     /// Closes the bracket as of `after_poll`.
     fn end(self) -> Self::Stamp;
     /// Closes the bracket as of now.
@@ -158,6 +163,12 @@ pub(crate) trait Schedule: Sized + Send + Sync + 'static {
     fn behind_suspend(&self) -> impl FnOnce() + use<Self> {
         || ()
     }
-    /// The outcome is stored and will be published next. Called once, inside the bracket.
-    fn retire(&self);
+    /// Does somebody depend on the task's being woken from outside, who has no waker yet? Asked behind a poll.
+    fn wants_waker(&self) -> bool {
+        false
+    }
+    /// Here it is.
+    fn set_waker(&self, _waker: Waker) {}
+    /// The outcome is stored and will be published next. Called once, inside the bracket. What it returns is given up.
+    fn retire(&self) -> Option<TaskRef<Self>>;
 }

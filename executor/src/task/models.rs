@@ -74,8 +74,9 @@ impl Schedule for World {
         world.0.queue.lock().unwrap().push(runnable);
     }
 
-    fn retire(&self) {
+    fn retire(&self) -> Option<TaskRef<Self>> {
         self.0.retired.fetch_add(1, Ordering::Relaxed);
+        None
     }
 }
 
@@ -96,7 +97,6 @@ impl Run<()> for Bracket<'_> {
     fn after_poll(&mut self, _completed: bool) -> Verdict<()> {
         self.verdict()
     }
-    fn section(&mut self) {}
     fn end(self) {}
     fn end_now(self) {}
 }

@@ -111,6 +111,12 @@ impl<S: Schedule> TaskRef<S> {
         self.snapshot().is_complete()
     }
 
+    /// Wakes the task.
+    pub(crate) fn wake(&self) {
+        // SAFETY: our reference keeps the cell alive.
+        unsafe { waker::wake_ptr(self.ptr) }
+    }
+
     /// A waker of the task.
     pub(crate) fn waker(&self) -> Waker {
         let this = ManuallyDrop::new(self.clone());
@@ -223,8 +229,10 @@ impl<T, S: Schedule> Drop for Joint<T, S> {
             // SAFETY: JOIN_WAKER is off and will not be set again, so the field is ours.
             unsafe { header.drop_join_waker() };
         }
-        // SAFETY: our reference is given up, and the cell freed only if it was the last.
-        unsafe { release(self.ptr) }
+        if !left.released {
+            // SAFETY: our reference is given up, and the cell freed only if it was the last.
+            unsafe { release(self.ptr) }
+        }
     }
 }
 
@@ -235,7 +243,7 @@ impl<T, S: Schedule> Drop for Joint<T, S> {
 unsafe fn release<S: Schedule>(ptr: NonNull<Header<S>>) {
     // SAFETY: alive until the reference is given up; freed only by the one that gave up the last.
     unsafe {
-        if ptr.as_ref().state.ref_dec() {
+        if ptr.as_ref().state.ref_dec(1) {
             cell::free(ptr);
         }
     }

@@ -65,7 +65,11 @@ impl TaskSnapshot {
         Self {
             id: core.id(),
             name: core.name().cloned(),
-            state: task.snapshot().into(),
+            state: match task.snapshot().into() {
+                // A task that woke itself is in a queue, and nobody's state word says so.
+                TaskState::Running if !core.account().is_running() => TaskState::Scheduled,
+                state => state,
+            },
             cpu: usage.cpu,
             limit: core.account().hard_limit(),
             group: core.account().group().map(|group| Arc::from(group.name())),

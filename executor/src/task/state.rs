@@ -73,6 +73,8 @@ pub(super) enum Suspended {
 pub(super) struct JoinDropped {
     pub(super) drop_output: bool,
     pub(super) drop_waker: bool,
+    /// The handle's reference has gone too.
+    pub(super) released: bool,
 }
 
 /// The task completed before the transition could be made.
@@ -97,8 +99,12 @@ impl State {
 
     /// Transition 2: the holder of the runnable starts to run it.
     ///
-    /// One exclusive-or does it: while SCHEDULED is set and RUNNING is not, nobody else may change either bit.
+    /// One exclusive-or does it: while SCHEDULED is set and RUNNING is not, nobody else may change either bit. A task that
+    /// woke itself is RUNNING already; the queue has ordered its runs.
     pub(super) fn start(&self) {
+        if self.load().is_running() {
+            return;
+        }
         let before = Snapshot(self.0.fetch_xor(SCHEDULED | RUNNING, Ordering::AcqRel));
         debug_assert!(before.is_scheduled() && !before.is_running() && !before.is_complete());
     }
@@ -172,7 +178,14 @@ impl State {
         loop {
             debug_assert!(current.has_join_interest());
             let mut next = current.0 & !JOIN_INTEREST;
+            let mut released = false;
             if !current.is_complete() {
+                if !current.has_join_waker() && current.refs() > 1 {
+                    // The usual case, a handle that is dropped at once: there is nothing to clean up, so the reference goes
+                    // in the same step. The waker field was never written, or is empty again.
+                    next -= REF_ONE;
+                    released = true;
+                }
                 // Nobody but us may touch the waker once the bit is off, so it is ours to drop.
                 next &= !JOIN_WAKER;
             }
@@ -182,7 +195,8 @@ impl State {
                         drop_output: current.is_complete(),
                         // Still set means: complete, and the worker is reading it. It will see that the interest
                         // is gone (transition 10) and drop the waker itself.
-                        drop_waker: !Snapshot(next).has_join_waker(),
+                        drop_waker: !released && !Snapshot(next).has_join_waker(),
+                        released,
                     };
                 }
                 Err(seen) => current = Snapshot(seen),
@@ -198,13 +212,13 @@ impl State {
         }
     }
 
-    /// One reference less; true if it was the last.
+    /// `n` references less; true if they were the last.
     ///
     /// Release on the way down, acquire by the one that frees: all accesses of the others happen before the free.
-    pub(super) fn ref_dec(&self) -> bool {
-        let before = Snapshot(self.0.fetch_sub(REF_ONE, Ordering::Release));
-        debug_assert!(before.refs() >= 1);
-        if before.refs() != 1 {
+    pub(super) fn ref_dec(&self, n: usize) -> bool {
+        let before = Snapshot(self.0.fetch_sub(n * REF_ONE, Ordering::Release));
+        debug_assert!(before.refs() >= n);
+        if before.refs() != n {
             return false;
         }
         fence(Ordering::Acquire);

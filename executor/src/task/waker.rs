@@ -9,6 +9,7 @@ use std::task::{RawWaker, RawWakerVTable, Waker};
 use super::Schedule;
 use super::cell::{Header, free};
 use super::refs::Runnable;
+use super::running;
 
 /// A waker that takes over one reference.
 ///
@@ -50,7 +51,7 @@ unsafe fn wake<S: Schedule>(data: *const ()) {
     // SAFETY: the waker's reference is now ours.
     let ptr = unsafe { header::<S>(data) };
     // SAFETY: alive by that reference.
-    if unsafe { ptr.as_ref() }.state.wake() {
+    if !running::note_wake(data) && unsafe { ptr.as_ref() }.state.wake() {
         // SAFETY: `wake` named us the one to schedule; the waker's reference becomes the runnable's.
         S::schedule(unsafe { Runnable::from_raw(ptr) });
     } else {
@@ -61,8 +62,18 @@ unsafe fn wake<S: Schedule>(data: *const ()) {
 
 unsafe fn wake_by_ref<S: Schedule>(data: *const ()) {
     // SAFETY: the waker's reference keeps the cell alive during the call.
-    let ptr = unsafe { header::<S>(data) };
-    // SAFETY: as above.
+    unsafe { wake_ptr(header::<S>(data)) }
+}
+
+/// Wakes a task.
+///
+/// # Safety
+/// The caller has a reference, or borrows one, for the length of the call.
+pub(super) unsafe fn wake_ptr<S: Schedule>(ptr: NonNull<Header<S>>) {
+    if running::note_wake(ptr.as_ptr().cast()) {
+        return;
+    }
+    // SAFETY: alive by the caller's reference.
     let state = unsafe { &ptr.as_ref().state };
     if state.wake() {
         // Nobody else can free or run the task before the runnable is handed over below.
@@ -77,7 +88,7 @@ unsafe fn drop_waker<S: Schedule>(data: *const ()) {
     let ptr = unsafe { header::<S>(data) };
     // SAFETY: alive until the reference is given up, and freed only by the one that gave up the last.
     unsafe {
-        if ptr.as_ref().state.ref_dec() {
+        if ptr.as_ref().state.ref_dec(1) {
             free(ptr);
         }
     }
