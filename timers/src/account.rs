@@ -195,7 +195,7 @@ impl Account {
     }
 
     /// For after the task was made idle, when another thread may run it already: tells whether an expiry was armed while the
-    /// poll ended. See [`crate::boundary`].
+    /// poll ended; then use [`Watch::recheck`].
     #[inline]
     pub fn watch(&self) -> Watch {
         Watch { record: self.record, generation: self.record.shared.wake.generation() }

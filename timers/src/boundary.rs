@@ -9,7 +9,8 @@
 //! ```
 //!
 //! The fast path of a poll in which nothing expires: `begin` stores a frame, `before_poll` loads the wake queue word,
-//! `after_poll` reads the clock, adds to the account and compares use with the next expiry. No lock, no system call beyond the
+//! `after_poll` reads the clock, adds to the account and compares use with the next expiry. (It is `inline(always)`: as calls, the
+//! same instructions took 14.4 ns a poll instead of 11.2, a tenth above the bare counter's.) No lock, no system call beyond the
 //! clock's, no write to a line that another thread writes.
 //!
 //! # When nothing is lost
@@ -92,7 +93,7 @@ pub struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn begin(slot: &'static ThreadSlot, clock: Clock, account: &'a Account, at: Stamp) -> Self {
         let record = account.record();
         let seq = record.next_seq();
@@ -103,7 +104,7 @@ impl<'a> Run<'a> {
 
     /// Applies what was posted while the task waited: cancellations, expiries that a pass left over. One load if there is
     /// nothing.
-    #[inline]
+    #[inline(always)]
     pub fn before_poll(&mut self) -> Control {
         if self.record.shared.wake.is_idle() {
             return Control::Proceed;
@@ -118,7 +119,7 @@ impl<'a> Run<'a> {
 
     /// The boundary behind a poll: charges it and runs what is due. `completed`: the poll returned `Ready`, so limits that it
     /// crossed no longer cancel.
-    #[inline]
+    #[inline(always)]
     pub fn after_poll(&mut self, completed: bool) -> Control {
         let now = self.clock.stamp(self.slot);
         let poll_ns = now.cpu_ns.saturating_sub(self.at.cpu_ns);
@@ -171,7 +172,7 @@ impl<'a> Run<'a> {
 
     /// Ends the run at the stamp of its last boundary: for a poll that returned `Pending`, with nothing to speak of done since.
     /// The next run on this thread is billed from there on.
-    #[inline]
+    #[inline(always)]
     pub fn end(mut self) -> Stamp {
         if self.shown {
             self.leave(self.at, 0);
@@ -192,7 +193,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn leave(&mut self, now: Stamp, ns: u64) {
         self.slot.shown.pop(self.depth, || self.charge(ns));
         self.shown = false;
@@ -214,7 +215,7 @@ impl<'a> Run<'a> {
     }
 
     /// Adds to the account and to what it is a part of.
-    #[inline]
+    #[inline(always)]
     fn charge(&self, ns: u64) {
         Record::add_own(&self.record.own.used_ns, ns);
         if self.depth == 0 {

@@ -9,7 +9,7 @@
 //!
 //! Invariants, held between calls:
 //! * no node's key is smaller than its parent's;
-//! * `positions[id]` is the index of the node with that id, or [`ABSENT`] if there is none.
+//! * `positions[id]` is the index of the node with that id, or `ABSENT` if there is none.
 //!
 //! Equal keys leave in no particular order. A caller that needs one makes it part of the key, for example
 //! `(deadline, sequence)`.

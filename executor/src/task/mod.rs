@@ -40,7 +40,7 @@
 //! 4. `suspend`: somebody did; the same reference goes back into a queue.
 //! 5. `wake` of an idle task: whoever sets SCHEDULED makes the runnable, and nobody else does.
 //! 6. `wake` of a running task leaves the bit for 4. A wake of a scheduled or complete task changes nothing. A task that
-//!    wakes *itself* leaves only a [note](running), and goes back into the queue RUNNING: whoever takes it from there
+//!    wakes *itself* leaves only a note (`running`), and goes back into the queue RUNNING: whoever takes it from there
 //!    goes on in its place, without 2. Other threads see a task that runs, and leave their wakes as bits.
 //! 7. `complete`: the future is dropped and the outcome stored.
 //!

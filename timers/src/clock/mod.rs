@@ -4,7 +4,7 @@
 //! run. So CPU time is *extrapolated* from an anchor, and the anchor renewed whenever the extrapolation may have become wrong:
 //!
 //! ```text
-//!   anchor  =  (counter, CPU clock), read together, and again if the thread was switched out in between
+//!   anchor  =  (counter, CPU clock), read together
 //!   now     =  anchor.cpu + (counter - anchor.counter)     as long as
 //!                1. a switch detector says that the thread was not switched out since, and
 //!                2. the anchor is younger than the guard, 250 us
@@ -12,8 +12,8 @@
 //!
 //! # For the reviewer: what is exact, what is bounded, what is invisible
 //! * **Exact**: a switch that the detector sees. The next stamp reads the CPU clock, so a poll that was preempted, or that
-//!   blocked, is charged what the kernel charged the thread, to within the length of that read (0.4 us, the same at both ends,
-//!   so it cancels). A poll longer than the guard is exact by that alone.
+//!   blocked, is charged what the kernel charged the thread, to within a part of that call (0.4 us in all: the anchor takes
+//!   the kernel's reading to lie in its middle). A poll longer than the guard is exact by that alone.
 //! * **Bounded by the guard**: what no detector sees, interrupts and time that a hypervisor stole, is billed for at most the rest
 //!   of a guard interval and then corrected: see *debt*. So is, without a detector, a switch shorter than the guard; a longer
 //!   one makes the anchor old. Keeping the guard costs 0.4 us each 250 us of run time: 0.17 %.
