@@ -2,8 +2,10 @@
 
 use std::future::Future;
 
+use std::panic::Location;
+
 use crate::runtime::Handle;
-use crate::task::JoinHandle;
+use crate::task::{self, JoinHandle};
 
 /// Spawns a task on the current runtime. It begins at once, and runs whether or not its handle is awaited.
 ///
@@ -33,7 +35,10 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    Handle::current().spawn(future)
+    match task::spawn_here(future, Location::caller()) {
+        Some(handle) => handle,
+        None => Handle::missing(),
+    }
 }
 
 /// Runs `f` on a thread of its own kind, where it may block or compute for long.

@@ -77,6 +77,15 @@ impl Inner {
             if slot.inbox.meter_id.load(Ordering::Acquire) != self.id {
                 continue;
             }
+            if slot.inbox.overdue.swap(0, Ordering::Acquire) != 0 {
+                let hook = slot.inbox.on_overdue.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
+                if let Some(hook) = hook {
+                    panics::contain(|| {
+                        (hook.0)();
+                        drop(hook);
+                    });
+                }
+            }
             for request in &slot.inbox.requests {
                 if let Some(request) = Request::unpack(request.swap(0, Ordering::Acquire)) {
                     serve_one(request);

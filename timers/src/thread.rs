@@ -20,6 +20,16 @@ use crate::offload::{Offload, OffloadRun};
 use crate::slot::{FRAMES, Slot};
 use crate::sync::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 
+/// What to do about a poll that goes on too long, from outside.
+#[derive(Clone)]
+pub(crate) struct Overdue(pub(crate) Arc<dyn Fn() + Send + Sync>);
+
+impl std::fmt::Debug for Overdue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Overdue(..)")
+    }
+}
+
 /// All that is kept of one polling thread.
 #[derive(Debug)]
 #[repr(align(128))]
@@ -57,6 +67,10 @@ pub(crate) struct Inbox {
     pub(crate) active: AtomicU32,
     /// Which meter's thread this is now; zero is none.
     pub(crate) meter_id: AtomicU64,
+    /// Set by the tick while a poll is past its slice; taken by the service thread.
+    pub(crate) overdue: AtomicU32,
+    /// What the service thread does about it. Never locked by the tick.
+    pub(crate) on_overdue: Mutex<Option<Overdue>>,
     /// Which clock the thread's stamps come from, for readers other than the meter's own.
     clock: Mutex<Clock>,
     clock_id: AtomicI32,
@@ -80,6 +94,8 @@ impl ThreadSlot {
                 jobs: AtomicU32::new(0),
                 active: AtomicU32::new(0),
                 meter_id: AtomicU64::new(0),
+                overdue: AtomicU32::new(0),
+                on_overdue: Mutex::new(None),
                 clock: Mutex::new(Clock::System(Detector::EveryStamp)),
                 clock_id: AtomicI32::new(os::NO_CLOCK),
                 manual_cpu_ns: AtomicU64::new(0),
@@ -232,6 +248,20 @@ impl Lease {
         self.slot.inbox.active.store(0, Ordering::Release);
     }
 
+    /// Sets what is done when a poll on this thread outlasts its slice: called by the service thread, at once and then once a tick
+    /// as long as the poll goes on. An executor gives to other threads what waits for this one.
+    pub fn on_overdue(&self, relieve: impl Fn() + Send + Sync + 'static) {
+        self.set_overdue(Some(Overdue(Arc::new(relieve))));
+    }
+
+    fn set_overdue(&self, relieve: Option<Overdue>) {
+        let before = {
+            let mut hook = self.slot.inbox.on_overdue.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            std::mem::replace(&mut *hook, relieve)
+        };
+        crate::panics::contain(|| drop(before));
+    }
+
     /// Bills the time since `since` to the runtime itself (searching, polling the reactor, parking) and returns the time now.
     pub fn charge_runtime(&self, since: Stamp) -> Stamp {
         let now = self.stamp();
@@ -263,6 +293,7 @@ impl Drop for Lease {
                 current.set(before);
             }
         });
+        self.set_overdue(None);
         self.slot.shown.clear();
         self.set_idle();
         self.meter.retire(self.slot, self.stamp());

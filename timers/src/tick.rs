@@ -102,6 +102,8 @@ impl Inner {
         }
         if depth == 0 && frame.section == Section::Poll && bound_ns >= self.slice_ns {
             self.post(slot, seen, Kinds::YIELD, report);
+            slot.inbox.overdue.store(1, Ordering::Release);
+            report.handed_over += 1;
         }
         if total_ns.saturating_add(bound_ns) < next_ns && bound_ns < poll_limit_ns {
             return;

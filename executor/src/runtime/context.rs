@@ -36,10 +36,25 @@ pub(crate) fn current() -> Option<Arc<Shared>> {
     RUNTIME.try_with(|runtime| runtime.borrow().clone()).ok().flatten()
 }
 
-/// The worker that this thread is, if it is one of `shared`.
-pub(crate) fn worker_of(shared: &Arc<Shared>) -> Option<Rc<Local>> {
-    let local = WORKER.try_with(|worker| worker.borrow().clone()).ok().flatten()?;
-    local.belongs_to(shared).then_some(local)
+/// Calls `f` with the runtime entered last, sparing the count. `f` runs no user code, which might enter another one.
+pub(crate) fn with_current<R>(f: impl FnOnce(&Arc<Shared>) -> R) -> Option<R> {
+    RUNTIME.try_with(|runtime| runtime.borrow().as_ref().map(f)).ok().flatten()
+}
+
+/// Calls `f` with the worker that this thread is, if it is one of the runtime at this address; else hands `item` back. `f` runs no
+/// user code.
+#[inline]
+pub(crate) fn with_worker<T, R>(runtime: *const Shared, item: T, f: impl FnOnce(&Local, T) -> R) -> Result<R, T> {
+    let mut item = Some(item);
+    let done = WORKER.try_with(|worker| match &*worker.borrow() {
+        Some(local) if local.belongs_to(runtime) => item.take().map(|item| f(local, item)),
+        _ => None,
+    });
+    match (done, item) {
+        (Ok(Some(result)), _) => Ok(result),
+        (_, Some(item)) => Err(item),
+        (_, None) => unreachable!("what `f` took, it answered for"),
+    }
 }
 
 pub(crate) fn role() -> Role {
@@ -74,7 +89,7 @@ pub(crate) fn enter_blocking(shared: &Arc<Shared>) -> Entered {
 
 /// Is this one of the runtime's own threads, so that it must not wait for the runtime's end?
 pub(crate) fn is_thread_of(shared: &Arc<Shared>) -> bool {
-    worker_of(shared).is_some() || POOL_OF.get() == Arc::as_ptr(shared) as usize
+    with_worker(Arc::as_ptr(shared), (), |_, ()| ()).is_ok() || POOL_OF.get() == Arc::as_ptr(shared) as usize
 }
 
 /// Until it is dropped the thread has a role.

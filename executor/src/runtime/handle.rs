@@ -39,11 +39,17 @@ impl Handle {
     pub fn current() -> Self {
         match Self::try_current() {
             Some(handle) => handle,
-            None => panic!(
-                "there is no stipend runtime here: call this from a task, inside Runtime::block_on, or while a \
-                 guard of Handle::enter lives"
-            ),
+            None => Self::missing(),
         }
+    }
+
+    /// The panic of whatever needs a runtime and is outside of one.
+    #[track_caller]
+    pub(crate) fn missing() -> ! {
+        panic!(
+            "there is no stipend runtime here: call this from a task, inside Runtime::block_on, or while a guard of \
+             Handle::enter lives"
+        )
     }
 
     /// As [`current`](Self::current); none outside a runtime.

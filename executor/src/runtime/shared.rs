@@ -116,6 +116,18 @@ impl Shared {
         }
     }
 
+    /// A worker's poll is overdue (the tick has found so, and does again each period): whatever relies on that worker's coming
+    /// back is given to another. Here a later change may start a spare worker.
+    pub(super) fn relieve(&self, worker: usize) {
+        if self.peers[worker].queue.is_empty() && self.injector.is_empty() {
+            if let Some(sleeper) = self.idle.worker_for_reactor() {
+                self.peers[sleeper].parker.notify();
+            }
+        } else {
+            self.wake_one();
+        }
+    }
+
     /// Is there anything to run, in any queue?
     pub(super) fn has_work(&self) -> bool {
         !self.injector.is_empty() || self.peers.iter().any(|peer| !peer.queue.is_empty())
@@ -129,11 +141,9 @@ impl Shared {
         seed: A,
         make: impl FnOnce(A, Key) -> (TaskRef<TaskCore>, R),
     ) -> Result<R, A> {
-        let hint = match context::worker_of(self) {
-            Some(local) => local.index(),
+        let hint = context::with_worker(Arc::as_ptr(self), (), |local, ()| local.index())
             // Relaxed: it only spreads.
-            None => self.next_shard.fetch_add(1, Ordering::Relaxed),
-        };
+            .unwrap_or_else(|()| self.next_shard.fetch_add(1, Ordering::Relaxed));
         self.registry.insert(hint, seed, make)
     }
 

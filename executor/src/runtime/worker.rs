@@ -43,28 +43,23 @@ impl Local {
         Self { shared, index, queue, turning: Cell::new(false) }
     }
 
-    pub(crate) fn belongs_to(&self, shared: &Arc<Shared>) -> bool {
-        Arc::ptr_eq(&self.shared, shared)
+    pub(crate) fn belongs_to(&self, runtime: *const Shared) -> bool {
+        std::ptr::eq(Arc::as_ptr(&self.shared), runtime)
     }
 
     pub(crate) fn index(&self) -> usize {
         self.index
     }
 
-    /// A task that was woken or spawned on this worker.
+    /// A task that was woken or spawned on this worker, or woke itself.
+    ///
+    /// Another worker is called only if there is more than this one: this worker comes to it as soon as the poll in progress
+    /// ends, mostly sooner than another could wake up, and with warm caches. If that poll goes on, the tick finds it overdue and
+    /// [`Shared::relieve`] calls another after all.
     pub(crate) fn push(&self, task: Ready) {
-        self.queue.push(task);
-        if !self.turning.get() {
-            self.shared.wake_one();
-        }
-    }
-
-    /// A task that was woken while it ran here. This worker comes back to it by itself; another is called only if
-    /// there is more than this one.
-    pub(crate) fn push_back(&self, task: Ready) {
         let others = !self.queue.is_empty();
         self.queue.push(task);
-        if others {
+        if others && !self.turning.get() {
             self.shared.wake_one();
         }
     }
@@ -79,6 +74,13 @@ pub(super) fn run(local: Local) {
     let _worker = context::be_worker(&local);
     let _role = context::take_role(Role::Worker);
     let lease = shared.meter().attach();
+    let relieved = Arc::downgrade(&shared);
+    let index = local.index;
+    lease.on_overdue(move || {
+        if let Some(shared) = relieved.upgrade() {
+            shared.relieve(index);
+        }
+    });
     lease.set_active();
     let at = lease.stamp();
     let seed = (local.index as u32).wrapping_mul(0x9e37_79b9) | 1;
@@ -86,10 +88,15 @@ pub(super) fn run(local: Local) {
 }
 
 /// Says that the thread ends, also if it unwinds.
-struct Ended<'a>(&'a Shared);
+struct Ended<'a>(&'a Arc<Shared>);
 
 impl Drop for Ended<'_> {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            // A worker's own code never panics. Should it, tasks are left that nobody ends, and they rely on this (see
+            // `task::core::Home`).
+            std::mem::forget(Arc::clone(self.0));
+        }
         self.0.worker_ended();
     }
 }
@@ -187,8 +194,9 @@ impl Worker<'_> {
         self.local.turning.set(false);
     }
 
+    /// What the reactor woke is in this worker's queue: if it is more than the one it runs next, another helps.
     fn share_what_was_woken(&self) {
-        if !self.local.queue.is_empty() {
+        if self.local.queue.len() > 1 {
             self.shared.wake_one();
         }
     }

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use stipend_timers::{Account, Action, CpuLimit, Expiry, Group, LimitError, PollLimit};
 
-use super::core::Extras;
+use super::core::{Extras, Home};
 use super::{JoinHandle, Joining, TaskCore, allocate, refused};
-use crate::runtime::{Handle, Shared};
+use crate::runtime::{Handle, Shared, context};
 
 type SoftHandler = Box<dyn FnMut(Expiry) -> Action + Send>;
 
@@ -178,30 +178,55 @@ impl From<LimitError> for SpawnError {
     }
 }
 
+/// Plain spawning on the runtime that the thread is in. `None`: it is in none.
+pub(crate) fn spawn_here<F>(future: F, site: &'static Location<'static>) -> Option<JoinHandle<F::Output>>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    let spawned = context::with_current(|shared| try_spawn_plain(shared, future, site))?;
+    // What a refused future's destructor does is outside.
+    Some(spawned.unwrap_or_else(|refused| refuse(refused, site)))
+}
+
 /// Plain spawning: a task that is refused resolves to `Cancelled`.
 pub(crate) fn spawn_plain<F>(shared: &Arc<Shared>, future: F, site: &'static Location<'static>) -> JoinHandle<F::Output>
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
+    try_spawn_plain(shared, future, site).unwrap_or_else(|refused| refuse(refused, site))
+}
+
+fn try_spawn_plain<F>(
+    shared: &Arc<Shared>,
+    future: F,
+    site: &'static Location<'static>,
+) -> Result<JoinHandle<F::Output>, Refused<F>>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
     let account = Account::new();
     account.inherit_group();
-    match register(shared, account, None, future, site) {
-        Ok(handle) => handle,
-        Err(Refused { account, future }) => {
-            super::contain(|| future);
-            account.end();
-            let core = TaskCore::new(account, Arc::clone(shared), super::registry::Key::NONE, site, None);
-            let reason = stipend_timers::CancelReason::Requested;
-            JoinHandle::new(Joining::Task(refused::<F, _>(core, reason)))
-        }
-    }
+    register(shared, account, None, future, site)
 }
 
 /// What a closed registry hands back.
 struct Refused<F> {
     account: Account,
     future: F,
+}
+
+fn refuse<F>(Refused { account, future }: Refused<F>, site: &'static Location<'static>) -> JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    super::contain(|| future);
+    account.end();
+    let core = TaskCore::new(account, Home::none(), super::registry::Key::NONE, site, None);
+    JoinHandle::new(Joining::Task(refused::<F, _>(core, stipend_timers::CancelReason::Requested)))
 }
 
 fn register<F>(
@@ -216,7 +241,7 @@ where
     F::Output: Send + 'static,
 {
     let inserted = shared.register((account, future), |(account, future), key| {
-        let core = TaskCore::new(account, Arc::clone(shared), key, site, extras);
+        let core = TaskCore::new(account, Home::of(shared), key, site, extras);
         let (runnable, task, joint) = allocate(core, future);
         (task, (runnable, joint))
     });

@@ -161,7 +161,7 @@ where
                             drop(running);
                             // SAFETY: our reference, and RUNNING with it, become the new runnable's. We were the one to
                             // run the task, and nobody else was named.
-                            S::requeue(unsafe { Runnable::from_raw(ptr) });
+                            S::schedule(unsafe { Runnable::from_raw(ptr) });
                             return at;
                         }
                         drop(running);
@@ -171,7 +171,7 @@ where
                             Suspended::Requeue => {
                                 // SAFETY: `suspend` left us the reference, for exactly one new runnable.
                                 let runnable = unsafe { Runnable::from_raw(ptr) };
-                                S::requeue(runnable);
+                                S::schedule(runnable);
                             }
                             // SAFETY: that was the last reference.
                             Suspended::Forgotten => unsafe { free(ptr) },

@@ -1,6 +1,8 @@
 //! What the runtime keeps for each task, in the cell's header, and how the meter brackets its runs.
+#![allow(unsafe_code)]
 
 use std::panic::Location;
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -16,7 +18,7 @@ use crate::runtime::{Shared, context};
 /// beside the future. A test holds it to that.
 pub(crate) struct TaskCore {
     account: Account,
-    shared: Arc<Shared>,
+    home: Home,
     key: Key,
     id: Id,
     spawned_at: &'static Location<'static>,
@@ -31,12 +33,12 @@ pub(crate) struct Extras {
 impl TaskCore {
     pub(super) fn new(
         account: Account,
-        shared: Arc<Shared>,
+        home: Home,
         key: Key,
         spawned_at: &'static Location<'static>,
         extras: Option<Box<Extras>>,
     ) -> Self {
-        Self { account, shared, key, id: Id::next(), spawned_at, extras }
+        Self { account, home, key, id: Id::next(), spawned_at, extras }
     }
 
     pub(crate) fn account(&self) -> &Account {
@@ -56,26 +58,60 @@ impl TaskCore {
     }
 }
 
+/// The runtime that a task belongs to, not counted: two read-modify-writes a task, on a line that all workers write, would cost
+/// more than the rest of a spawn.
+///
+/// # Invariant
+/// It is used only while the task is not complete, and until then the runtime lives: its workers hold it and do not stop while a
+/// task is registered (a worker that unwinds leaks it), and a task is registered from before it is first scheduled until it
+/// retires. A refused task is complete from the start, and has none.
+pub(crate) struct Home(NonNull<Shared>);
+
+// SAFETY: it leads to a `Shared` only, which is `Sync`, as references to it and `Arc`s of it are sent about anyway.
+unsafe impl Send for Home {}
+// SAFETY: as above.
+unsafe impl Sync for Home {}
+
+impl Home {
+    pub(super) fn of(shared: &Arc<Shared>) -> Self {
+        // `Arc::as_ptr` has the provenance of the whole allocation, which `Arc::increment_strong_count` needs.
+        Self(NonNull::new(Arc::as_ptr(shared).cast_mut()).unwrap_or(NonNull::dangling()))
+    }
+
+    /// Of a task that was refused.
+    pub(super) fn none() -> Self {
+        Self(NonNull::dangling())
+    }
+
+    fn address(&self) -> *const Shared {
+        self.0.as_ptr()
+    }
+
+    /// A count of its own, for a caller whose task may complete meanwhile.
+    ///
+    /// # Safety
+    /// The task is not complete yet.
+    unsafe fn to_arc(&self) -> Arc<Shared> {
+        // SAFETY: by the invariant the runtime is alive, so there is a count to add to; the pointer came from its `Arc`.
+        unsafe {
+            Arc::increment_strong_count(self.address());
+            Arc::from_raw(self.address())
+        }
+    }
+}
+
 impl Schedule for TaskCore {
     type Reason = CancelReason;
     type Stamp = Stamp;
     type Run<'a> = Metered<'a>;
 
     fn schedule(runnable: Runnable<Self>) {
-        match context::worker_of(&runnable.core().shared) {
-            Some(local) => local.push(runnable),
-            None => {
-                // The runnable may be run, and the task freed, as soon as it is in a queue: hence the clone.
-                let shared = Arc::clone(&runnable.core().shared);
-                shared.inject(runnable);
-            }
-        }
-    }
-
-    fn requeue(runnable: Runnable<Self>) {
-        match context::worker_of(&runnable.core().shared) {
-            Some(local) => local.push_back(runnable),
-            None => Self::schedule(runnable),
+        let home = runnable.core().home.address();
+        if let Err(runnable) = context::with_worker(home, runnable, |local, runnable| local.push(runnable)) {
+            // SAFETY: whoever has the runnable is the only one who can bring the task to its end.
+            let shared = unsafe { runnable.core().home.to_arc() };
+            // From here on it may be run, and the task and the runtime go: hence the count.
+            shared.inject(runnable);
         }
     }
 
@@ -94,7 +130,9 @@ impl Schedule for TaskCore {
 
     fn retire(&self) -> Option<TaskRef<Self>> {
         self.account.end();
-        self.shared.unregister(self.key)
+        // SAFETY: this is part of the run that completes the task, which it is not yet; and the run's worker holds the runtime
+        // beyond it.
+        unsafe { self.home.0.as_ref() }.unregister(self.key)
     }
 }
 

@@ -108,7 +108,7 @@ pub(crate) use self::panic::contain;
 pub(crate) use self::refs::{Joint, Runnable, TaskRef, refused, spawn as allocate};
 #[cfg(not(loom))]
 pub(crate) use self::{
-    builder::spawn_plain,
+    builder::{spawn_here, spawn_plain},
     core::{Metered, TaskCore},
     join::Joining,
     registry::{Key, Registry},
@@ -154,10 +154,6 @@ pub(crate) trait Schedule: Sized + Send + Sync + 'static {
 
     /// The task was woken: sees to it that the runnable is run.
     fn schedule(runnable: Runnable<Self>);
-    /// The task was woken while it ran, and its worker gives it back.
-    fn requeue(runnable: Runnable<Self>) {
-        Self::schedule(runnable);
-    }
     /// What is to be done behind `suspend`, when the task may be run elsewhere already, or be gone: the meter's look at what
     /// was armed just as the poll ended.
     fn behind_suspend(&self) -> impl FnOnce() + use<Self> {
