@@ -135,16 +135,12 @@ impl Shared {
 
     // --- the registry ---
 
-    /// Registers what `make` makes; see [`Registry::insert`].
-    pub(crate) fn register<A, R>(
-        self: &Arc<Self>,
-        seed: A,
-        make: impl FnOnce(A, Key) -> (TaskRef<TaskCore>, R),
-    ) -> Result<R, A> {
+    /// Registers a task, if the runtime is open; else hands it back.
+    pub(crate) fn register(self: &Arc<Self>, task: TaskRef<TaskCore>) -> Result<Key, TaskRef<TaskCore>> {
         let hint = context::with_worker(Arc::as_ptr(self), (), |local, ()| local.index())
             // Relaxed: it only spreads.
             .unwrap_or_else(|()| self.next_shard.fetch_add(1, Ordering::Relaxed));
-        self.registry.insert(hint, seed, make)
+        self.registry.insert(hint, task)
     }
 
     /// Takes a task out; its reference is the caller's.

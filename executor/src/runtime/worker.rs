@@ -28,6 +28,9 @@ use crate::task::{Metered, contain};
 /// After so many runs a worker looks at the injector and the reactor even if its own queue is never empty. A prime, so
 /// as not to beat with the tasks' own periods.
 const CHECK_EVERY: u32 = 61;
+/// But at the reactor only after this much run time: asking it is a system call, as long as six yields. A ready socket or timer so
+/// waits for 61 polls and 25 us of them at the most, whichever is more.
+const REACTOR_EVERY_NS: u64 = 25_000;
 
 /// What the thread that is the worker reaches through its context.
 pub(crate) struct Local {
@@ -59,7 +62,7 @@ impl Local {
     pub(crate) fn push(&self, task: Ready) {
         let others = !self.queue.is_empty();
         self.queue.push(task);
-        if others && !self.turning.get() {
+        if others && !self.turning.get() && self.shared.idle.could_help() {
             self.shared.wake_one();
         }
     }
@@ -84,7 +87,17 @@ pub(super) fn run(local: Local) {
     lease.set_active();
     let at = lease.stamp();
     let seed = (local.index as u32).wrapping_mul(0x9e37_79b9) | 1;
-    Worker { local: &local, shared: &shared, lease: &lease, at, searching: false, runs: 0, random: seed }.run();
+    Worker {
+        local: &local,
+        shared: &shared,
+        lease: &lease,
+        at,
+        turned_at: at,
+        searching: false,
+        runs: 0,
+        random: seed,
+    }
+    .run();
 }
 
 /// Says that the thread ends, also if it unwinds.
@@ -107,6 +120,8 @@ struct Worker<'a> {
     lease: &'a Lease,
     /// When the last bracket closed.
     at: Stamp,
+    /// When the reactor was looked at last.
+    turned_at: Stamp,
     /// Counted among the searching.
     searching: bool,
     runs: u32,
@@ -154,6 +169,9 @@ impl Worker<'_> {
     fn run_task(&mut self, task: Ready) {
         // Before the poll: the poll may not end, and what else there is must find somebody.
         self.stop_searching();
+        if self.shared.idle.could_help() && !self.local.queue.is_empty() {
+            self.shared.wake_one();
+        }
         self.runs += 1;
         self.counters().runs.add_one();
         let (lease, at) = (self.lease, self.at);
@@ -162,10 +180,12 @@ impl Worker<'_> {
 
     /// Under load: what comes from outside must not wait for the own queue to run empty.
     fn look_around(&mut self) -> Option<Ready> {
-        self.turn_without_waiting();
-        let task = self.shared.injector.pop();
-        self.at = self.lease.charge_runtime(self.at);
-        task
+        if self.at.nanos_since(self.turned_at) >= REACTOR_EVERY_NS {
+            self.turn_without_waiting();
+            self.at = self.lease.charge_runtime(self.at);
+            self.turned_at = self.at;
+        }
+        self.shared.injector.pop()
     }
 
     fn turn_without_waiting(&mut self) {

@@ -72,6 +72,16 @@ impl Idle {
         Some(sleeper)
     }
 
+    /// Whether it looks as if a worker sleeps and nobody searches: one load, and no fence.
+    ///
+    /// For a worker that has pushed to its own queue. It is awake and comes to the task itself, so nothing is lost if it misses
+    /// a worker that goes to sleep at this moment; only that one's help is late. The pusher looks again before each poll, and
+    /// the tick does for it while a poll goes on. That spares each push and each yield a full fence.
+    #[inline]
+    pub(crate) fn could_help(&self) -> bool {
+        self.wants_wake(self.counts.load(Ordering::Relaxed))
+    }
+
     fn wants_wake(&self, counts: usize) -> bool {
         counts & SEARCHING_MASK == 0 && counts / AWAKE_ONE < self.workers
     }

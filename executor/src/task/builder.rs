@@ -5,10 +5,10 @@ use std::future::Future;
 use std::panic::Location;
 use std::sync::Arc;
 
-use stipend_timers::{Account, Action, CpuLimit, Expiry, Group, LimitError, PollLimit};
+use stipend_timers::{Account, Action, CancelReason, CpuLimit, Expiry, Group, LimitError, PollLimit};
 
 use super::core::{Extras, Home};
-use super::{JoinHandle, Joining, TaskCore, allocate, refused};
+use super::{JoinHandle, Joining, Joint, Runnable, TaskCore, allocate};
 use crate::runtime::{Handle, Shared, context};
 
 type SoftHandler = Box<dyn FnMut(Expiry) -> Action + Send>;
@@ -134,7 +134,10 @@ impl Builder {
             account.set_poll_limit(limit)?;
         }
         let extras = self.name.map(|name| Box::new(Extras { name: Some(name) }));
-        register(shared, account, extras, future, site).map_err(|_| SpawnError::ShutDown)
+        register(shared, account, extras, future, site).map_err(|refused| {
+            drop(refused.refuse());
+            SpawnError::ShutDown
+        })
     }
 }
 
@@ -184,9 +187,9 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    let spawned = context::with_current(|shared| try_spawn_plain(shared, future, site))?;
+    let made = context::with_current(|shared| make_plain(shared, future, site))?;
     // What a refused future's destructor does is outside.
-    Some(spawned.unwrap_or_else(|refused| refuse(refused, site)))
+    Some(made.unwrap_or_else(Refused::refuse))
 }
 
 /// Plain spawning: a task that is refused resolves to `Cancelled`.
@@ -195,14 +198,14 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    try_spawn_plain(shared, future, site).unwrap_or_else(|refused| refuse(refused, site))
+    make_plain(shared, future, site).unwrap_or_else(Refused::refuse)
 }
 
-fn try_spawn_plain<F>(
+fn make_plain<F>(
     shared: &Arc<Shared>,
     future: F,
     site: &'static Location<'static>,
-) -> Result<JoinHandle<F::Output>, Refused<F>>
+) -> Result<JoinHandle<F::Output>, Refused<F::Output>>
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
@@ -212,21 +215,19 @@ where
     register(shared, account, None, future, site)
 }
 
-/// What a closed registry hands back.
-struct Refused<F> {
-    account: Account,
-    future: F,
+/// A task that a closed registry handed back.
+struct Refused<T> {
+    runnable: Runnable<TaskCore>,
+    joint: Joint<T, TaskCore>,
 }
 
-fn refuse<F>(Refused { account, future }: Refused<F>, site: &'static Location<'static>) -> JoinHandle<F::Output>
-where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
-{
-    super::contain(|| future);
-    account.end();
-    let core = TaskCore::new(account, Home::none(), super::registry::Key::NONE, site, None);
-    JoinHandle::new(Joining::Task(refused::<F, _>(core, stipend_timers::CancelReason::Requested)))
+impl<T> Refused<T> {
+    /// Ends it here and now.
+    fn refuse(self) -> JoinHandle<T> {
+        self.runnable.core().account().end();
+        self.runnable.refuse(CancelReason::Requested);
+        JoinHandle::new(Joining::Task(self.joint))
+    }
 }
 
 fn register<F>(
@@ -235,18 +236,23 @@ fn register<F>(
     extras: Option<Box<Extras>>,
     future: F,
     site: &'static Location<'static>,
-) -> Result<JoinHandle<F::Output>, Refused<F>>
+) -> Result<JoinHandle<F::Output>, Refused<F::Output>>
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    let inserted = shared.register((account, future), |(account, future), key| {
-        let core = TaskCore::new(account, Home::of(shared), key, site, extras);
-        let (runnable, task, joint) = allocate(core, future);
-        (task, (runnable, joint))
-    });
-    let (runnable, joint) = inserted.map_err(|(account, future)| Refused { account, future })?;
+    let core = TaskCore::new(account, Home::of(shared), site, extras);
+    let (runnable, task, joint) = allocate(core, future);
     // Registered first, scheduled second: a task that runs is always in the registry.
-    <TaskCore as super::Schedule>::schedule(runnable);
-    Ok(JoinHandle::new(Joining::Task(joint)))
+    match shared.register(task) {
+        Ok(key) => {
+            runnable.core().set_key(key);
+            <TaskCore as super::Schedule>::schedule(runnable);
+            Ok(JoinHandle::new(Joining::Task(joint)))
+        }
+        Err(task) => {
+            drop(task);
+            Err(Refused { runnable, joint })
+        }
+    }
 }

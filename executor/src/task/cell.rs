@@ -16,7 +16,7 @@ use std::task::{Context, Poll, Waker};
 use super::panic::{contain, discard};
 use super::refs::Runnable;
 use super::running::Running;
-use super::state::{State, Suspended};
+use super::state::{Snapshot, State, Suspended};
 use super::waker;
 use super::{End, Run, Schedule, Verdict};
 use crate::sync::UnsafeCell;
@@ -35,6 +35,7 @@ pub(super) struct Header<S: Schedule> {
 /// The operations that need to know the future's type.
 struct VTable<S: Schedule> {
     run: for<'a> unsafe fn(NonNull<Header<S>>, S::Run<'a>) -> S::Stamp,
+    refuse: unsafe fn(NonNull<Header<S>>, S::Reason),
     take_output: unsafe fn(NonNull<Header<S>>, *mut ()),
     drop_output: unsafe fn(NonNull<Header<S>>),
     dealloc: unsafe fn(NonNull<Header<S>>),
@@ -63,16 +64,6 @@ where
     Cell::<F, S>::boxed(core, State::scheduled(others), Stage::Pending(future))
 }
 
-/// Allocates a task that ended before it began; only its join handle exists.
-pub(super) fn allocate_refused<F, S>(core: S, reason: S::Reason) -> NonNull<Header<S>>
-where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
-    S: Schedule,
-{
-    Cell::<F, S>::boxed(core, State::refused(), Stage::Ended(End::Cancelled(reason)))
-}
-
 impl<F, S> Cell<F, S>
 where
     F: Future + Send + 'static,
@@ -81,6 +72,7 @@ where
 {
     const VTABLE: VTable<S> = VTable {
         run: run::<F, S>,
+        refuse: refuse_typed::<F, S>,
         take_output: take_output::<F, S>,
         drop_output: drop_output::<F, S>,
         dealloc: dealloc::<F, S>,
@@ -212,6 +204,29 @@ where
     let registered = cell.header.core.retire().map(std::mem::forget).is_some();
 
     let after = state.complete();
+    // SAFETY: we have just completed it, as the one that ran it.
+    unsafe { publish(cell, after) };
+
+    let at = run.end_now();
+    drop(running);
+    if state.ref_dec(1 + usize::from(registered)) {
+        // SAFETY: the last references were ours.
+        unsafe { free(ptr) };
+    }
+    at
+}
+
+/// Tells the joiner of a task that is complete, or drops the outcome that nobody wants.
+///
+/// # Safety
+/// The caller has just set COMPLETE, which made the state word read `after`.
+unsafe fn publish<F, S>(cell: &Cell<F, S>, after: Snapshot)
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+    S: Schedule,
+{
+    let state = &cell.header.state;
     if !after.has_join_interest() {
         // SAFETY: the join handle went before completion, so nobody else will look at the outcome.
         if let Err(payload) = unsafe { cell.replace(Stage::Taken) } {
@@ -228,14 +243,32 @@ where
             unsafe { cell.header.drop_join_waker() };
         }
     }
+}
 
-    let at = run.end_now();
-    drop(running);
-    if state.ref_dec(1 + usize::from(registered)) {
-        // SAFETY: the last references were ours.
+/// Ends a task that never ran. Consumes the runnable's reference.
+///
+/// # Safety
+/// As for [`run`]; the task is not registered anywhere.
+unsafe fn refuse_typed<F, S>(ptr: NonNull<Header<S>>, reason: S::Reason)
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+    S: Schedule,
+{
+    // SAFETY: as in `run`.
+    let cell = unsafe { ptr.cast::<Cell<F, S>>().as_ref() };
+    cell.header.state.start();
+    // SAFETY: RUNNING is ours. Whether the destructor panics or not, the task was refused.
+    if let Err(payload) = unsafe { cell.replace(Stage::Ended(End::Cancelled(reason))) } {
+        discard(payload);
+    }
+    let after = cell.header.state.complete();
+    // SAFETY: we have just completed it.
+    unsafe { publish(cell, after) };
+    if cell.header.state.ref_dec(1) {
+        // SAFETY: the last reference was ours.
         unsafe { free(ptr) };
     }
-    at
 }
 
 /// # Safety
@@ -306,6 +339,15 @@ pub(super) unsafe fn free<S: Schedule>(ptr: NonNull<Header<S>>) {
 pub(super) unsafe fn run_once<S: Schedule>(ptr: NonNull<Header<S>>, bracket: S::Run<'_>) -> S::Stamp {
     // SAFETY: live by the caller's reference; the vtable is that of the cell's types.
     unsafe { (ptr.as_ref().vtable.run)(ptr, bracket) }
+}
+
+/// Ends a task that never ran; see [`refuse_typed`].
+///
+/// # Safety
+/// The caller holds the runnable and gives its reference up; the task is not registered anywhere.
+pub(super) unsafe fn refuse<S: Schedule>(ptr: NonNull<Header<S>>, reason: S::Reason) {
+    // SAFETY: live by the caller's reference; the vtable is that of the cell's types.
+    unsafe { (ptr.as_ref().vtable.refuse)(ptr, reason) }
 }
 
 /// The join handle's side: takes the outcome of a complete task, if it is still there.

@@ -4,6 +4,7 @@
 use std::panic::Location;
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 
 use stipend_timers::{Account, CancelReason, Control, Stamp};
@@ -19,7 +20,8 @@ use crate::runtime::{Shared, context};
 pub(crate) struct TaskCore {
     account: Account,
     home: Home,
-    key: Key,
+    /// Where it is registered, packed. Set by the spawner, before the task is first scheduled.
+    key: AtomicU64,
     id: Id,
     spawned_at: &'static Location<'static>,
     extras: Option<Box<Extras>>,
@@ -34,11 +36,15 @@ impl TaskCore {
     pub(super) fn new(
         account: Account,
         home: Home,
-        key: Key,
         spawned_at: &'static Location<'static>,
         extras: Option<Box<Extras>>,
     ) -> Self {
-        Self { account, home, key, id: Id::next(), spawned_at, extras }
+        Self { account, home, key: AtomicU64::new(Key::NONE.pack()), id: Id::next(), spawned_at, extras }
+    }
+
+    /// It was registered here. For the spawner, before it schedules the task: the queue orders this before the run that reads it.
+    pub(super) fn set_key(&self, key: Key) {
+        self.key.store(key.pack(), Ordering::Relaxed);
     }
 
     pub(crate) fn account(&self) -> &Account {
@@ -64,7 +70,7 @@ impl TaskCore {
 /// # Invariant
 /// It is used only while the task is not complete, and until then the runtime lives: its workers hold it and do not stop while a
 /// task is registered (a worker that unwinds leaks it), and a task is registered from before it is first scheduled until it
-/// retires. A refused task is complete from the start, and has none.
+/// retires. A task that is refused is never scheduled.
 pub(crate) struct Home(NonNull<Shared>);
 
 // SAFETY: it leads to a `Shared` only, which is `Sync`, as references to it and `Arc`s of it are sent about anyway.
@@ -76,11 +82,6 @@ impl Home {
     pub(super) fn of(shared: &Arc<Shared>) -> Self {
         // `Arc::as_ptr` has the provenance of the whole allocation, which `Arc::increment_strong_count` needs.
         Self(NonNull::new(Arc::as_ptr(shared).cast_mut()).unwrap_or(NonNull::dangling()))
-    }
-
-    /// Of a task that was refused.
-    pub(super) fn none() -> Self {
-        Self(NonNull::dangling())
     }
 
     fn address(&self) -> *const Shared {
@@ -115,11 +116,13 @@ impl Schedule for TaskCore {
         }
     }
 
+    #[inline]
     fn behind_suspend(&self) -> impl FnOnce() + use<> {
         let watch = self.account.watch();
         move || watch.recheck()
     }
 
+    #[inline]
     fn wants_waker(&self) -> bool {
         self.account.wants_waker()
     }
@@ -132,7 +135,7 @@ impl Schedule for TaskCore {
         self.account.end();
         // SAFETY: this is part of the run that completes the task, which it is not yet; and the run's worker holds the runtime
         // beyond it.
-        unsafe { self.home.0.as_ref() }.unregister(self.key)
+        unsafe { self.home.0.as_ref() }.unregister(Key::unpack(self.key.load(Ordering::Relaxed)))
     }
 }
 
@@ -142,14 +145,17 @@ pub(crate) struct Metered<'a>(pub(crate) stipend_timers::Run<'a>);
 impl Run<CancelReason> for Metered<'_> {
     type Stamp = Stamp;
 
+    #[inline]
     fn before_poll(&mut self) -> Verdict<CancelReason> {
         self.0.before_poll().into()
     }
 
+    #[inline]
     fn after_poll(&mut self, completed: bool) -> Verdict<CancelReason> {
         self.0.after_poll(completed).into()
     }
 
+    #[inline]
     fn end(self) -> Stamp {
         self.0.end()
     }
@@ -160,6 +166,7 @@ impl Run<CancelReason> for Metered<'_> {
 }
 
 impl From<Control> for Verdict<CancelReason> {
+    #[inline]
     fn from(control: Control) -> Self {
         match control {
             Control::Proceed => Self::Proceed,

@@ -18,23 +18,22 @@
 //! # The states
 //!
 //! ```text
-//!               spawn (1)                          refused (1')
-//!                   |                                   |
-//!                   v            start (2)              |
-//!            .-> SCHEDULED -----------------> RUNNING --|------------.
+//!               spawn (1)
+//!                   |
+//!                   v            start (2)
+//!            .-> SCHEDULED -----------------> RUNNING ---------------.
 //!            |      ^                          |  |  ^  |            | wake (6)
 //!   wake (5) |      |                          |  |  |  |            v
 //!            |      |        suspend (3)       |  |  |  |   RUNNING|SCHEDULED --.
-//!           IDLE <--|--------------------------'  |  '--|---                    |
-//!                   |                             |     |        |              |
-//!                   '-- suspend, requeue (4) -----|-----|--------|--------------'
-//!                                                 |     |        |
-//!                                    complete (7) v     v        v complete (7)
+//!           IDLE <--|--------------------------'  |  '--'        |              |
+//!                   |                             |  woke itself |              |
+//!                   '-- suspend, requeue (4) -----|--------------|--------------'
+//!                                                 |              |
+//!                                    complete (7) v              | complete (7)
 //!                                              COMPLETE <--------'
 //! ```
 //!
-//! 1. `State::scheduled`: born in a run queue. (1') `State::refused`: born complete,
-//!    because the runtime is closed.
+//! 1. `State::scheduled`: born in a run queue.
 //! 2. `start`: the holder of the runnable takes RUNNING and clears SCHEDULED, so that a wake during the poll counts.
 //! 3. `suspend`: the poll returned `Pending`, nobody woke the task meanwhile; the runnable's reference goes.
 //! 4. `suspend`: somebody did; the same reference goes back into a queue.
@@ -47,7 +46,8 @@
 //! 8 to 11 concern the joiner and are explained below. There is no transition for *abort*: aborting, limits and
 //! shutdown all post on the task's account, and the worker learns it at the next boundary: before the poll, if the
 //! task waits or is queued, after it, if it runs. So the future is dropped by one path only, on a worker, inside the
-//! metered section.
+//! metered section. (A task that is spawned on a closed runtime is refused: it ends on the
+//! spawner's thread, unpolled.)
 //!
 //! # Which bit grants access to which field
 //!
@@ -105,7 +105,7 @@ pub use self::panic::Panic;
 pub use self::snapshot::{TaskSnapshot, TaskState};
 
 pub(crate) use self::panic::contain;
-pub(crate) use self::refs::{Joint, Runnable, TaskRef, refused, spawn as allocate};
+pub(crate) use self::refs::{Joint, Runnable, TaskRef, spawn as allocate};
 #[cfg(not(loom))]
 pub(crate) use self::{
     builder::{spawn_here, spawn_plain},

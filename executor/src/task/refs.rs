@@ -26,16 +26,6 @@ where
     (Runnable { ptr }, TaskRef { ptr }, Joint { ptr, output: PhantomData })
 }
 
-/// Makes the joining end of a task that was refused.
-pub(crate) fn refused<F, S>(core: S, reason: S::Reason) -> Joint<F::Output, S>
-where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
-    S: Schedule,
-{
-    Joint { ptr: cell::allocate_refused::<F, S>(core, reason), output: PhantomData }
-}
-
 /// The right and the duty to run a task once. Exactly one exists while SCHEDULED is set and RUNNING is not.
 pub(crate) struct Runnable<S: Schedule> {
     ptr: NonNull<Header<S>>,
@@ -55,6 +45,13 @@ impl<S: Schedule> Runnable<S> {
     pub(crate) fn core(&self) -> &S {
         // SAFETY: our reference keeps the cell alive; `core` is never written.
         unsafe { &self.ptr.as_ref().core }
+    }
+
+    /// Ends a task that never ran, on this thread and outside of brackets: its future is dropped, and the joiner told why.
+    pub(crate) fn refuse(self, reason: S::Reason) {
+        let this = ManuallyDrop::new(self);
+        // SAFETY: we hold the runnable, and `ManuallyDrop` keeps its reference from being given up twice.
+        unsafe { cell::refuse(this.ptr, reason) }
     }
 
     /// Polls the task, or ends it, between the brackets that `begin` opens on its core.
@@ -180,7 +177,7 @@ impl<T, S: Schedule> Joint<T, S> {
             return Poll::Pending;
         }
         // SAFETY: we are the join handle, and COMPLETE was seen by an acquire load or a failed exchange. `T` is the
-        // output of the cell's future: `spawn` and `refused`, the only makers, tie them.
+        // output of the cell's future: `spawn`, the only maker, ties them.
         match unsafe { cell::take_end(self.ptr) } {
             Some(end) => Poll::Ready(end),
             None => panic!("a JoinHandle was polled after it had returned the task's result"),

@@ -19,8 +19,16 @@ pub(crate) struct Key {
 }
 
 impl Key {
-    /// Of a task that was never registered.
+    /// Of a task that is not registered.
     pub(crate) const NONE: Self = Self { shard: u32::MAX, index: u32::MAX };
+
+    pub(crate) fn pack(self) -> u64 {
+        u64::from(self.shard) << 32 | u64::from(self.index)
+    }
+
+    pub(crate) fn unpack(word: u64) -> Self {
+        Self { shard: (word >> 32) as u32, index: word as u32 }
+    }
 }
 
 pub(crate) struct Registry<T> {
@@ -40,22 +48,18 @@ impl<T: Clone> Registry<T> {
         Self { shards: (0..shards.max(1)).map(|_| shard()).collect(), dry: AtomicUsize::new(0) }
     }
 
-    /// Registers what `make` makes for the key it is given, in the shard that belongs to `hint`. `make` is called
-    /// under the shard's lock, and only if the registry is open.
-    pub(crate) fn insert<A, R>(&self, hint: usize, seed: A, make: impl FnOnce(A, Key) -> (T, R)) -> Result<R, A> {
+    /// Registers an entry in the shard that belongs to `hint`, if the registry is open; else hands it back.
+    pub(crate) fn insert(&self, hint: usize, entry: T) -> Result<Key, T> {
         let shard_index = hint % self.shards.len();
         let mut shard = lock(&self.shards[shard_index]);
         // A shard holds at most 2^32 - 1 tasks: one more is refused, like a spawn on a closed runtime.
-        let Ok(index) = u32::try_from(shard.entries.vacant_key()) else {
-            return Err(seed);
-        };
-        if shard.closed || index == u32::MAX {
-            return Err(seed);
+        match u32::try_from(shard.entries.vacant_key()) {
+            Ok(index) if !shard.closed && index != u32::MAX => {
+                shard.entries.insert(entry);
+                Ok(Key { shard: u32::try_from(shard_index).unwrap_or(u32::MAX), index })
+            }
+            _ => Err(entry),
         }
-        let key = Key { shard: u32::try_from(shard_index).unwrap_or(u32::MAX), index };
-        let (entry, result) = make(seed, key);
-        shard.entries.insert(entry);
-        Ok(result)
     }
 
     /// Takes an entry out. The second value is true if the registry is closed and that was the last one.

@@ -87,11 +87,6 @@ impl State {
         Self(AtomicUsize::new(SCHEDULED | JOIN_INTEREST | ((2 + others) * REF_ONE)))
     }
 
-    /// Transition 1': a task that was refused is born complete; only its join handle refers to it.
-    pub(super) fn refused() -> Self {
-        Self(AtomicUsize::new(COMPLETE | JOIN_INTEREST | REF_ONE))
-    }
-
     /// The word as it is now. Acquire: what the task did before it set the bits that are seen is visible.
     pub(super) fn load(&self) -> Snapshot {
         Snapshot(self.0.load(Ordering::Acquire))

@@ -69,6 +69,14 @@ pub struct Stamp {
     pub(crate) fast: u64,
 }
 
+impl Stamp {
+    /// The CPU time of the thread between an earlier stamp and this one, in nanoseconds.
+    #[inline]
+    pub fn nanos_since(self, earlier: Stamp) -> u64 {
+        self.cpu_ns.saturating_sub(earlier.cpu_ns)
+    }
+}
+
 /// How exact the accounts are, and what that rests on. [The table](crate::MeterBuilder::clock) says what each class misses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
