@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use stipend_timers::{Meter, MeterError};
+use stipend_timers::{ClockSource, Meter, MeterError};
 
 use super::shared::{Parts, Shared};
 use super::worker::{self, Local};
@@ -40,6 +40,7 @@ pub struct Builder {
     tick_period: Option<Duration>,
     thread_name: Option<String>,
     max_blocking_threads: Option<usize>,
+    clock: Option<ClockSource>,
     meter: Option<Meter>,
 }
 
@@ -74,6 +75,15 @@ impl Builder {
         self
     }
 
+    /// Where CPU time comes from: see [`MeterBuilder::clock`](stipend_timers::MeterBuilder::clock), which has the classes and what
+    /// each misses. By default the best that passes a self-test; [`Runtime::accuracy`] says which that was.
+    ///
+    /// Not heeded when a [`meter`](Self::meter) is given.
+    pub fn clock(mut self, clock: ClockSource) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+
     /// Meters with this meter instead of one of its own: to share one, or to drive clock and tick by hand in tests.
     pub fn meter(mut self, meter: Meter) -> Self {
         self.meter = Some(meter);
@@ -104,7 +114,10 @@ impl Builder {
         let meter = match self.meter {
             Some(meter) => meter,
             None => {
-                let mut meter = Meter::builder().thread_name(format!("{thread_name}-tick"));
+                let mut meter = Meter::builder().thread_name(thread_name.as_str());
+                if let Some(clock) = self.clock {
+                    meter = meter.clock(clock);
+                }
                 if let Some(period) = self.tick_period {
                     meter = meter.tick_period(period);
                 }

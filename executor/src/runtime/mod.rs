@@ -32,6 +32,8 @@ use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use std::thread::JoinHandle as ThreadHandle;
 use std::time::{Duration, Instant};
 
+use stipend_timers::AccuracyClass;
+
 use crate::task::{self, JoinHandle, TaskSnapshot};
 
 /// Owns the workers, and shuts them down when it is dropped; see the [module](self).
@@ -68,6 +70,12 @@ impl Runtime {
     #[must_use]
     pub fn handle(&self) -> &Handle {
         &self.handle
+    }
+
+    /// How exact its tasks' CPU clocks are, and what that rests on.
+    #[must_use]
+    pub fn accuracy(&self) -> AccuracyClass {
+        self.handle.meter().accuracy()
     }
 
     /// Makes this the thread's runtime until the guard is dropped; see [`Handle::enter`].
