@@ -13,11 +13,11 @@ use super::context;
 use super::metrics::WorkerCounters;
 use crate::blocking::Pool;
 use crate::reactor::{Driver, Reactor};
-use crate::scheduler::idle::{Idle, Place};
+use crate::scheduler::idle::{Idle, Place as SleepsIn};
 use crate::scheduler::parker::Parker;
 use crate::scheduler::queue::{Injector, Remote};
 use crate::sync::lock;
-use crate::task::{Key, Registry, Runnable, TaskCore, TaskRef, TaskSnapshot, contain};
+use crate::task::{Key, Place, Registry, Runnable, TaskCore, TaskRef, TaskSnapshot, contain};
 
 /// A task in a run queue.
 pub(super) type Ready = Runnable<TaskCore>;
@@ -46,8 +46,16 @@ pub(crate) struct Shared {
 /// What others see of a worker.
 pub(super) struct Peer {
     pub(super) queue: Remote<Ready>,
+    /// The task that the worker runs next, before its queue: what was woken or spawned there last.
+    pub(super) next: Place<TaskCore>,
     pub(super) parker: Parker,
     pub(super) counters: WorkerCounters,
+}
+
+impl Peer {
+    pub(super) fn has_work(&self) -> bool {
+        !self.next.is_empty() || !self.queue.is_empty()
+    }
 }
 
 /// What a runtime is made of; see [`Shared::new`].
@@ -63,7 +71,14 @@ pub(super) struct Parts {
 impl Shared {
     pub(super) fn new(parts: Parts) -> Self {
         let workers = parts.queues.len();
-        let peer = |queue| CachePadded::new(Peer { queue, parker: Parker::new(), counters: WorkerCounters::default() });
+        let peer = |queue| {
+            CachePadded::new(Peer {
+                queue,
+                next: Place::new(),
+                parker: Parker::new(),
+                counters: WorkerCounters::default(),
+            })
+        };
         Self {
             injector: Injector::new(),
             peers: parts.queues.into_iter().map(peer).collect(),
@@ -110,8 +125,8 @@ impl Shared {
     pub(super) fn wake_one(&self) {
         if let Some((worker, place)) = self.idle.worker_to_wake() {
             match place {
-                Place::Parker => self.peers[worker].parker.notify(),
-                Place::Reactor => self.reactor.wake(),
+                SleepsIn::Parker => self.peers[worker].parker.notify(),
+                SleepsIn::Reactor => self.reactor.wake(),
             }
         }
     }
@@ -119,7 +134,7 @@ impl Shared {
     /// A worker's poll is overdue (the tick has found so, and does again each period): whatever relies on that worker's coming
     /// back is given to another. Here a later change may start a spare worker.
     pub(super) fn relieve(&self, worker: usize) {
-        if self.peers[worker].queue.is_empty() && self.injector.is_empty() {
+        if !self.peers[worker].has_work() && self.injector.is_empty() {
             if let Some(sleeper) = self.idle.worker_for_reactor() {
                 self.peers[sleeper].parker.notify();
             }
@@ -130,7 +145,7 @@ impl Shared {
 
     /// Is there anything to run, in any queue?
     pub(super) fn has_work(&self) -> bool {
-        !self.injector.is_empty() || self.peers.iter().any(|peer| !peer.queue.is_empty())
+        !self.injector.is_empty() || self.peers.iter().any(|peer| peer.has_work())
     }
 
     // --- the registry ---

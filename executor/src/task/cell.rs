@@ -153,7 +153,7 @@ where
                             drop(running);
                             // SAFETY: our reference, and RUNNING with it, become the new runnable's. We were the one to
                             // run the task, and nobody else was named.
-                            S::schedule(unsafe { Runnable::from_raw(ptr) });
+                            S::requeue(unsafe { Runnable::from_raw(ptr) });
                             return at;
                         }
                         drop(running);

@@ -116,6 +116,13 @@ impl Schedule for TaskCore {
         }
     }
 
+    fn requeue(runnable: Runnable<Self>) {
+        let home = runnable.core().home.address();
+        if let Err(runnable) = context::with_worker(home, runnable, |local, runnable| local.push_back(runnable)) {
+            Self::schedule(runnable);
+        }
+    }
+
     #[inline]
     fn behind_suspend(&self) -> impl FnOnce() + use<> {
         let watch = self.account.watch();

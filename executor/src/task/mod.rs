@@ -78,6 +78,7 @@ mod cell;
 mod error;
 mod id;
 mod panic;
+mod place;
 mod refs;
 mod running;
 mod state;
@@ -105,6 +106,7 @@ pub use self::panic::Panic;
 pub use self::snapshot::{TaskSnapshot, TaskState};
 
 pub(crate) use self::panic::contain;
+pub(crate) use self::place::Place;
 pub(crate) use self::refs::{Joint, Runnable, TaskRef, spawn as allocate};
 #[cfg(not(loom))]
 pub(crate) use self::{
@@ -154,6 +156,10 @@ pub(crate) trait Schedule: Sized + Send + Sync + 'static {
 
     /// The task was woken: sees to it that the runnable is run.
     fn schedule(runnable: Runnable<Self>);
+    /// The task woke itself while it ran: the same, but others go first.
+    fn requeue(runnable: Runnable<Self>) {
+        Self::schedule(runnable);
+    }
     /// What is to be done behind `suspend`, when the task may be run elsewhere already, or be gone: the meter's look at what
     /// was armed just as the poll ended.
     fn behind_suspend(&self) -> impl FnOnce() + use<Self> {

@@ -353,3 +353,36 @@ fn waker_arc(waker: &Waker) -> std::sync::Arc<Woken> {
         std::sync::Arc::from_raw(waker.data().cast())
     }
 }
+
+/// A place for a runnable: two threads put and take, and every task is run once, by whoever has it.
+#[test]
+fn a_place_gives_each_runnable_out_once() {
+    model(|| {
+        let world = World::new();
+        let place = Arc::new(super::Place::new());
+        let polls = Arc::new(AtomicUsize::new(0));
+        let task = |polls: Arc<AtomicUsize>| async move {
+            polls.fetch_add(1, Ordering::Relaxed);
+        };
+        let (first, _, _joint) = allocate(world.clone(), task(polls.clone()));
+        let (second, _, _joint2) = allocate(world.clone(), task(polls.clone()));
+        let thief = thread::spawn({
+            let (place, world) = (place.clone(), world.clone());
+            move || {
+                if let Some(stolen) = place.take() {
+                    stolen.run(|_| Bracket(&world.0));
+                }
+            }
+        });
+        let run = |runnable: Option<Runnable<World>>| {
+            if let Some(runnable) = runnable {
+                runnable.run(|_| Bracket(&world.0));
+            }
+        };
+        run(place.put(first));
+        run(place.put(second));
+        run(place.take());
+        thief.join().unwrap();
+        assert_eq!(polls.load(Ordering::Relaxed), 2);
+    });
+}

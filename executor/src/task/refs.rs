@@ -42,6 +42,11 @@ impl<S: Schedule> Runnable<S> {
         Self { ptr }
     }
 
+    /// For [`Place`](super::Place), which keeps it.
+    pub(super) fn as_ptr(&self) -> NonNull<Header<S>> {
+        self.ptr
+    }
+
     pub(crate) fn core(&self) -> &S {
         // SAFETY: our reference keeps the cell alive; `core` is never written.
         unsafe { &self.ptr.as_ref().core }
