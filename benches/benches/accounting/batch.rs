@@ -31,7 +31,7 @@ impl Work {
         Self { sleep: Some(sleep), ..Self::compute(length) }
     }
 
-    fn run(self) {
+    pub(crate) fn run(self) {
         compute(self.steps);
         if let Some(sleep) = self.sleep {
             thread::sleep(sleep);

@@ -1,9 +1,36 @@
-//! Is a task charged what it used? Two unlike tasks take turns on one worker of a real runtime, one with polls of L and one of
-//! 3L, beside 0, 2 and 4 busy processes. What each is charged is compared with the truth.
+//! Is a task charged what it used, beside 0, 2 and 4 busy processes? What unlike tasks are charged that take turns on one thread
+//! is compared with the truth: the kernel's CPU clock of that thread, and nothing that this project computes from a counter.
+//! There are two ways to it, and they show different things; a case's name says which.
 //!
-//! # What the truth is
-//! The kernel's CPU clock of the worker thread, and nothing that this project computes from a counter. But reading it costs 0.4 us,
-//! so it cannot be read at both ends of a short poll. Two ways, by the length of the polls:
+//! | | `truth=bracket` | `truth=boundary` |
+//! | --- | --- | --- |
+//! | what runs | tasks on one worker of a real runtime | the meter's own calls, as an executor makes them |
+//! | shows | that the whole is right: the executor calls the meter where it should, and loses nothing in between | how exact the clock and the books are |
+//! | cannot show | errors below its own floor: the control `thread-clock`, exact by construction, shows 0.15 to 0.9 % | anything of the executor: who pays for what lies between two polls is not asked |
+//! | the shortest polls | 100 ns | 1 us, and a hundred of them between two readings: what one short poll takes from the next *task* is seen, what it takes from the next poll of the same task is not |
+//!
+//! The class `thread-clock` reads the kernel's clock at each boundary. It is the control under either truth: what error it shows is
+//! the bench's own, and no class can be shown to be better than that.
+//!
+//! # `truth=boundary`
+//! Three tasks take turns, with polls of L, 2L and 3L. Directly behind each end of a run the bench reads the CPU clock, and a task's
+//! truth is the difference of the readings behind and before it. So the true spans join without a gap and cover what the
+//! account's spans cover; what a reading itself costs falls into the next span on both sides. Nothing is divided, and
+//! nothing is assumed. A poll that is read ends with a reading that nobody uses, so that the way to the kernel is warm behind all polls
+//! alike. Where blocking is asked about, one task computes 30 us and sleeps inside the poll; the others compute 90
+//! and 30 us.
+//!
+//! What is left is the distance from the account's boundary to the reading behind it: it differs by some 0.1 us between boundaries that
+//! were computed from the counter and boundaries that were read, and what differs is one task's loss and the next one's gain.
+//! With the control all are read, so most of it goes: its floor is 0.02 % in the median of all cases, some 0.04 % at most where
+//! polls compute, and up to 0.15 % where they sleep. With the other classes it counts as *their* error: behind a sleep they
+//! read and elsewhere they compute, which shows as 0.2 % more of a poll of 35 us, always to the sleeper's favour.
+//! What it does not show: that last reading of a poll also warms the way for the meter's own. Without it the control stands at
+//! 0.2 to 0.6 % where polls sleep, and can tell nobody from itself there.
+//!
+//! # `truth=bracket`
+//! Two tasks, one with polls of L and one of 3L, on a worker of a runtime. Reading the clock costs 0.4 us, so it cannot be read at
+//! both ends of a short poll. Two ways, by the length of the polls:
 //!
 //! * **Batches** (polls up to 10 us). A batch is about half a millisecond of turns; its total T is the difference of two readings of the
 //!   CPU clock. There are batches of two tasks of kind A, of two of kind B, and mixed ones with one of each:
@@ -24,14 +51,15 @@
 //! as the meter's books have it. An error in that would fall on all polls alike; the books are checked by their own metric.
 //!
 //! # What is reported
-//! `error_percent`: of the sums over all rounds, the greater of the two tasks' errors. `noise` is how far the truth itself can be
-//! trusted: twice the standard error of that figure over the rounds, by jackknife. On a shared machine a hypervisor takes its
-//! time from the thread's CPU time, now in one batch, now in another, so truth by batches needs many rounds. The class
-//! `thread-clock` reads the kernel's clock at each boundary and is the control: what error it shows is the bench's own.
+//! `error_percent`: of the sums over all rounds, the greatest of the tasks' errors, each taken for itself. `noise` is how far the
+//! figure can be trusted: twice its standard error over the rounds, by jackknife. On a shared machine a hypervisor takes its
+//! time from the thread's CPU time, now in one batch, now in another, so truth by batches needs many rounds.
 //! `round` is the median of the rounds' errors and `worst` the worst round's; in neither do signs cancel between rounds.
-//! `books_error_percent`: of the CPU time that the kernel counted for the worker, how much nobody was charged.
+//! `total` (boundary): the signed error of all tasks together.
+//! `books_error_percent` (bracket): of the CPU time that the kernel counted for the worker, how much nobody was charged.
+//! The last line sums up the default class, and the control, by either truth.
 //!
-//! # Peers, in the same polls as the default class
+//! # Peers, in the same polls as the default class (bracket)
 //! * `wall`: at the end of each poll `Instant::now()`, and the task is billed the time since the previous poll's end: the same
 //!   division as ours, by a clock that goes on while others run.
 //! * `sampling_99hz`: a thread that looks 99 times a second which task runs, with that part of the true total: better than
@@ -39,6 +67,7 @@
 //!   for it; it shrinks with the root of the time.
 
 mod batch;
+mod boundary;
 mod sampler;
 mod truth;
 
@@ -57,6 +86,10 @@ use crate::truth::Round;
 
 const BENCH: &str = "accounting";
 
+/// How the truth is found, in the names of cases.
+const BRACKET: &str = "truth=bracket";
+const BOUNDARY: &str = "truth=boundary";
+
 /// What the polls of a case do.
 #[derive(Clone, Copy)]
 enum Shape {
@@ -73,6 +106,27 @@ impl Shape {
         match self {
             Self::Short(length) | Self::Long(length) => format!("poll={}", short(length)),
             Self::Blocking(sleep) => format!("blocking={}", short(sleep)),
+        }
+    }
+
+    /// For truth by the boundaries. None: the polls are too short for it.
+    fn boundary_plan(self) -> Option<boundary::Plan> {
+        let us = Duration::from_micros;
+        match self {
+            Self::Short(length) | Self::Long(length) => {
+                if length < us(1) {
+                    return None;
+                }
+                let works = [1, 2, 3].map(|times| Work::compute(length * times));
+                // A reading each 100 us, if it cannot be each poll.
+                let polls = if length < us(10) { (us(100).as_nanos() / length.as_nanos()) as u64 } else { 1 };
+                let turn_ns = length.as_nanos() as u64 * polls * 6;
+                Some(boundary::Plan { works, polls, turns: (20_000_000 / turn_ns).max(4) })
+            }
+            Self::Blocking(sleep) => {
+                let works = [Work::compute_and_sleep(us(30), sleep), Work::compute(us(90)), Work::compute(us(30))];
+                Some(boundary::Plan { works, polls: 1, turns: if sleep < us(1000) { 60 } else { 24 } })
+            }
         }
     }
 
@@ -109,7 +163,7 @@ fn main() {
     child::serve(&[busy::ROLE]);
     let args = Args::parse();
     let mut report = Report::new(&args);
-    let detectors = detectors();
+    let classes = classes();
     let sampler = sampler::start();
     let us = Duration::from_micros;
     let shapes = [
@@ -125,28 +179,59 @@ fn main() {
     for busy in [0, 2, 4] {
         let _busy = busy::processes(busy);
         for shape in shapes {
-            if args.wants(&format!("{}/busy={busy}", shape.name())) {
+            if args.wants(&format!("{}/busy={busy}/{BRACKET}", shape.name())) {
                 // All classes beside two processes; otherwise, if it has to be quick, ours and the control.
-                let chosen =
-                    |name: &str| !args.quick || busy == 2 || name.contains("default") || name == "thread-clock";
-                let chosen: Vec<&(String, Runtime)> = detectors.iter().filter(|(name, _)| chosen(name)).collect();
+                let chosen: Vec<&Class> =
+                    classes.iter().filter(|it| !args.quick || busy == 2 || it.matters()).collect();
                 case(&args, &mut report, &chosen, sampler, shape, busy);
+            }
+            if let Some(plan) = shape.boundary_plan()
+                && args.wants(&format!("{}/busy={busy}/{BOUNDARY}", shape.name()))
+                && (!args.quick || busy == 2)
+            {
+                let chosen: Vec<&Class> = classes.iter().filter(|it| !args.quick || it.matters()).collect();
+                boundary_case(&args, &mut report, &chosen, &plan, &format!("{}/busy={busy}", shape.name()));
             }
         }
     }
-    let errors: Vec<f64> = report
-        .rows()
-        .iter()
-        .filter(|row| row.metric == "error_percent" && row.case.contains("default"))
-        .map(|row| row.columns[0].median())
-        .collect();
-    let worst = errors.iter().copied().fold(0.0, f64::max);
-    println!("default class, {} cases: median error {:.4} %, worst {worst:.4} %", errors.len(), median(&errors));
+    let summary = [BRACKET, BOUNDARY].map(|truth| {
+        let of = |class: &str| {
+            let wanted =
+                |row: &&Row| row.metric == "error_percent" && row.case.contains(truth) && row.case.contains(class);
+            let errors: Vec<f64> = report.rows().iter().filter(wanted).map(|row| row.columns[0].median()).collect();
+            let worst = errors.iter().copied().fold(0.0, f64::max);
+            (errors.len(), format!("median error {:.4} %, worst {worst:.4} %", median(&errors)))
+        };
+        match (of("default"), of("detector=thread-clock")) {
+            ((0, _), _) => format!("{truth}: not run"),
+            ((cases, ours), (_, control)) => format!("{truth}, {cases} cases: {ours} (thread-clock: {control})"),
+        }
+    });
     report.finish();
+    println!("default class; {}", summary.join("; "));
 }
 
-/// The accuracy classes that can be had here, each with a runtime of one worker.
-fn detectors() -> Vec<(String, Runtime)> {
+/// An accuracy class that can be had here.
+struct Class {
+    name: String,
+    /// Of one worker.
+    runtime: Runtime,
+    /// For truth by the boundaries, without a runtime.
+    meter: Meter,
+}
+
+impl Class {
+    fn is_default(&self) -> bool {
+        self.name.contains("default")
+    }
+
+    /// Ours or the control.
+    fn matters(&self) -> bool {
+        self.is_default() || self.name == "thread-clock"
+    }
+}
+
+fn classes() -> Vec<Class> {
     let sources = [
         (ClockSource::Auto, "default"),
         (ClockSource::Rseq, "rseq"),
@@ -154,12 +239,13 @@ fn detectors() -> Vec<(String, Runtime)> {
         (ClockSource::Guard, "guard"),
         (ClockSource::ThreadClock, "thread-clock"),
     ];
-    let mut detectors: Vec<(String, Runtime)> = Vec::new();
+    let mut classes: Vec<Class> = Vec::new();
     let mut default = "";
     for (source, name) in sources {
-        let meter = match Meter::builder().clock(source).build() {
-            Ok(meter) => meter,
-            Err(error) => {
+        let build = || Meter::builder().clock(source).build();
+        let (meter, runtimes) = match (build(), build()) {
+            (Ok(meter), Ok(runtimes)) => (meter, runtimes),
+            (Err(error), _) | (_, Err(error)) => {
                 println!("{name}: not here: {error}");
                 continue;
             }
@@ -171,34 +257,61 @@ fn detectors() -> Vec<(String, Runtime)> {
             // It has been measured, as the default.
             continue;
         }
-        let label = if class == name { name.to_owned() } else { format!("{class}/{name}") };
-        let runtime = Runtime::builder().worker_threads(1).meter(meter).build().expect("a runtime can be built");
-        detectors.push((label, runtime));
+        let name = if class == name { name.to_owned() } else { format!("{class}/{name}") };
+        let runtime = Runtime::builder().worker_threads(1).meter(runtimes).build().expect("a runtime can be built");
+        classes.push(Class { name, runtime, meter });
     }
-    detectors
+    classes
+}
+
+fn boundary_case(args: &Args, report: &mut Report, classes: &[&Class], plan: &boundary::Plan, shape: &str) {
+    let rounds = args.choose(7, 31);
+    let mut kept: Vec<Vec<boundary::Round>> = vec![Vec::new(); classes.len()];
+    for round in 0..rounds {
+        for turn in 0..classes.len() {
+            let which = (round + turn) % classes.len();
+            kept[which].push(boundary::round(&classes[which].meter, plan));
+        }
+    }
+    for (class, rounds) in classes.iter().zip(&kept) {
+        let by_round: Vec<f64> = rounds.iter().map(boundary::Round::error_percent).collect();
+        let sum = boundary::sum(rounds);
+        let [bias_a, bias_b, bias_c] = sum.errors();
+        let case = format!("{shape}/{BOUNDARY}/detector={}", class.name);
+        report.add(
+            Row::new(BENCH, &case, "error_percent", vec![sum.error_percent()])
+                .extra("noise", boundary::noise_percent(rounds))
+                .extra("bias_a", bias_a)
+                .extra("bias_b", bias_b)
+                .extra("bias_c", bias_c)
+                .extra("total", sum.total_error_percent())
+                .extra("round", median(&by_round))
+                .extra("worst", by_round.iter().copied().fold(0.0, f64::max)),
+        );
+    }
 }
 
 fn case(
     args: &Args,
     report: &mut Report,
-    detectors: &[&(String, Runtime)],
+    classes: &[&Class],
     sampler: &'static sampler::Samples,
     shape: Shape,
     busy: usize,
 ) {
     let plan = shape.plan();
     let rounds = if plan.bracketed { args.choose(7, 31) } else { args.choose(9, 101) };
-    let mut kept: Vec<Vec<Round>> = vec![Vec::new(); detectors.len()];
-    let before: Vec<Ledger> = detectors.iter().map(|(_, runtime)| Ledger::of(runtime)).collect();
+    let mut kept: Vec<Vec<Round>> = vec![Vec::new(); classes.len()];
+    let before: Vec<Ledger> = classes.iter().map(|class| Ledger::of(&class.runtime)).collect();
     sampler.reset();
     for round in 0..rounds {
-        for turn in 0..detectors.len() {
-            let which = (round + turn) % detectors.len();
-            kept[which].push(truth::round(&detectors[which].1, &plan, plan.times));
+        for turn in 0..classes.len() {
+            let which = (round + turn) % classes.len();
+            kept[which].push(truth::round(&classes[which].runtime, &plan, plan.times));
         }
     }
-    for (((name, runtime), rounds), before) in detectors.iter().zip(&kept).zip(before) {
-        let case = format!("{}/busy={busy}/detector={name}", shape.name());
+    for ((class, rounds), before) in classes.iter().zip(&kept).zip(before) {
+        let case = format!("{}/busy={busy}/{BRACKET}/detector={}", shape.name(), class.name);
         let by_round: Vec<f64> = rounds.iter().map(Round::error_percent).collect();
         let sum = truth::sum(rounds);
         let [bias_a, bias_b] = sum.errors(sum.charged_ns);
@@ -211,14 +324,14 @@ fn case(
         if !plan.bracketed {
             row = row.extra("truth_residual_percent", sum.residual_percent());
         }
-        if name.contains("default") {
+        if class.is_default() {
             row = row.peer("wall", vec![sum.wall_error_percent()]);
             if let Some(error) = sampler.error_percent(&truth::sum(kept.iter().flatten())) {
                 row = row.peer("sampling_99hz", vec![error]);
             }
         }
         report.add(row);
-        let books = Ledger::of(runtime).error_percent_since(&before);
+        let books = Ledger::of(&class.runtime).error_percent_since(&before);
         report.add(Row::new(BENCH, &case, "books_error_percent", vec![books]));
     }
 }

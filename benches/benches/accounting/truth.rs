@@ -62,18 +62,22 @@ pub(crate) fn sum<'a>(rounds: impl IntoIterator<Item = &'a Round>) -> Round {
 
 /// Twice the standard error of the sum's error, of the task for which it is greater: how much it moves when a round is left out.
 pub(crate) fn noise_percent(rounds: &[Round]) -> f64 {
-    let n = rounds.len() as f64;
-    let without = |left_out: usize| {
+    jackknife(rounds.len(), |left_out| {
         let rest = sum(rounds.iter().enumerate().filter(|(index, _)| *index != left_out).map(|(_, round)| round));
         rest.errors(rest.charged_ns)
-    };
-    let all: Vec<[f64; 2]> = (0..rounds.len()).map(without).collect();
-    let noise = |kind: usize| {
-        let mean = all.iter().map(|errors| errors[kind]).sum::<f64>() / n;
-        let squares: f64 = all.iter().map(|errors| (errors[kind] - mean).powi(2)).sum();
+    })
+}
+
+/// Twice the standard error of the tasks' errors, the greatest of them, from what they are if a round is left out.
+pub(crate) fn jackknife<const N: usize>(rounds: usize, without: impl Fn(usize) -> [f64; N]) -> f64 {
+    let n = rounds as f64;
+    let all: Vec<[f64; N]> = (0..rounds).map(without).collect();
+    let noise = |task: usize| {
+        let mean = all.iter().map(|errors| errors[task]).sum::<f64>() / n;
+        let squares: f64 = all.iter().map(|errors| (errors[task] - mean).powi(2)).sum();
         2.0 * (squares * (n - 1.0) / n).sqrt()
     };
-    noise(0).max(noise(1))
+    (0..N).map(noise).fold(0.0, f64::max)
 }
 
 fn add(sum: &mut Outcome, batch: Outcome) {
