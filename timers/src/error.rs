@@ -104,6 +104,11 @@ pub enum TimerError {
         /// The longest that is allowed.
         max: Duration,
     },
+    /// The clock has as many timers as it may have, armed or not; drop some first.
+    TooMany {
+        /// How many one clock may have.
+        max: usize,
+    },
 }
 
 impl fmt::Display for TimerError {
@@ -113,6 +118,12 @@ impl fmt::Display for TimerError {
             TimerError::ZeroInterval => f.write_str("an interval of 0 was asked for; it must be at least 1 ns"),
             TimerError::IntervalTooLong { interval, max } => {
                 write!(f, "an interval of {interval:?} was asked for; it may be at most {max:?}")
+            }
+            TimerError::TooMany { max } => {
+                write!(
+                    f,
+                    "one timer more was asked for on a clock that has {max}, the most it may have; drop some first"
+                )
             }
         }
     }

@@ -2,13 +2,15 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::cpu_clock::CpuClock;
 use crate::error::TimerError;
 use crate::record::Record;
-use crate::timer_set::{Action, Closed, Delivery, Expiry, Handler, Setting, TimerSet};
+use crate::stream::{CpuTimerStream, Inbox};
+use crate::timer_set::{Action, Closed, Delivery, Expiry, Handler, MAX_TIMERS, Setting, TimerSet};
 use crate::units::nanos;
 
 /// The longest interval.
@@ -56,28 +58,14 @@ impl TimerBuilder {
     /// A disarmed timer.
     ///
     /// # Errors
-    /// [`TimerError::Exited`] if the task has ended.
+    /// [`TimerError::Exited`] if the task has ended, [`TimerError::TooMany`] if there are as many timers on its clock as there may
+    /// be.
     pub fn build(self) -> Result<CpuTimer, TimerError> {
-        let record = self.clock.record();
         let delivery = match self.handler {
             Some(handler) => Delivery::Handler(Some(handler)),
             None => Delivery::Silent,
         };
-        let (id, refused) = {
-            let mut cold = record.cold.lock();
-            if record.shared.wake.is_ended() {
-                (None, Some(delivery))
-            } else {
-                let id = cold.timers.get_or_insert_default().insert(delivery);
-                record.refresh(&cold);
-                (Some(id), None)
-            }
-        };
-        drop(refused);
-        match id {
-            Some(id) => Ok(CpuTimer { clock: self.clock, id: Some(id) }),
-            None => Err(TimerError::Exited),
-        }
+        make(self.clock, delivery)
     }
 
     /// Makes the timer and arms it to fire when the clock's task has used `after` more. See [`CpuTimer::arm_after`].
@@ -102,9 +90,65 @@ impl TimerBuilder {
         Ok(timer)
     }
 
+    /// A stream of the expiries of a timer that is disarmed yet, for a supervisor: see [`CpuTimerStream`]. It takes the place of a
+    /// handler, which is not run.
+    ///
+    /// # Errors
+    /// As for [`build`](Self::build).
+    pub fn stream(self) -> Result<CpuTimerStream, TimerError> {
+        let inbox = Arc::new(Inbox::default());
+        let timer = make(self.clock, Delivery::Stream { waker: None, inbox: inbox.clone() })?;
+        Ok(CpuTimerStream::new(timer, inbox))
+    }
+
+    /// The same, armed to fire when the clock's task has used `after` more. See [`CpuTimer::arm_after`].
+    ///
+    /// # Errors
+    /// See [`TimerError`].
+    pub fn stream_after(self, after: Duration) -> Result<CpuTimerStream, TimerError> {
+        let interval = self.checked_interval()?;
+        let stream = self.stream()?;
+        stream.timer().arm(Start::After(after), interval)?;
+        Ok(stream)
+    }
+
+    /// The same, armed to fire when the clock reads `at`. See [`CpuTimer::arm_at`].
+    ///
+    /// # Errors
+    /// See [`TimerError`].
+    pub fn stream_at(self, at: Duration) -> Result<CpuTimerStream, TimerError> {
+        let interval = self.checked_interval()?;
+        let stream = self.stream()?;
+        stream.timer().arm(Start::At(at), interval)?;
+        Ok(stream)
+    }
+
     fn checked_interval(&self) -> Result<u64, TimerError> {
         self.interval.map_or(Ok(0), check_interval)
     }
+}
+
+/// A timer, disarmed. What is refused is dropped outside the lock.
+fn make(clock: CpuClock, delivery: Delivery) -> Result<CpuTimer, TimerError> {
+    let record = clock.record();
+    let (id, refused) = {
+        let mut cold = record.cold.lock();
+        if record.shared.wake.is_ended() {
+            (Err(TimerError::Exited), Some(delivery))
+        } else {
+            let timers = cold.timers.get_or_insert_default();
+            if timers.is_full() {
+                (Err(TimerError::TooMany { max: MAX_TIMERS }), Some(delivery))
+            } else {
+                let id = timers.insert(delivery);
+                record.refresh(&cold);
+                (Ok(id), None)
+            }
+        }
+    };
+    drop(refused);
+    let id = id?;
+    Ok(CpuTimer { clock, id: Some(id) })
 }
 
 fn check_interval(interval: Duration) -> Result<u64, TimerError> {
@@ -248,7 +292,7 @@ impl CpuTimer {
     }
 
     /// Changes the timer under the lock, and the caches with it. `None`: the task has ended, or the timer is closed.
-    fn with<R>(&self, change: impl FnOnce(&mut TimerSet, u32) -> R) -> Option<R> {
+    pub(crate) fn with<R>(&self, change: impl FnOnce(&mut TimerSet, u32) -> R) -> Option<R> {
         let id = self.id?;
         let record: &'static Record = self.clock.record();
         let mut cold = record.cold.lock();

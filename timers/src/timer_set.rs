@@ -14,6 +14,7 @@
 //! * Equal expiries leave in the order in which they were armed.
 //! * While a handler is out, its timer is `firing`; a timer closed meanwhile goes away in `delivered`, and its handler with it.
 
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
@@ -21,6 +22,11 @@ use slab::Slab;
 
 use crate::heap::IndexedHeap;
 use crate::record::NEVER;
+use crate::stream::Inbox;
+
+/// How many timers one account has at most, armed or not, sleeps on its clock included. What is counted is the timers that exist,
+/// so that arming one, also by a handler's answer, is never refused for want of room.
+pub(crate) const MAX_TIMERS: usize = 100_000;
 
 /// What one delivery tells its handler.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,6 +68,8 @@ pub(crate) enum Delivery {
     Handler(Option<Handler>),
     /// A supervisor is woken, by whoever finds the expiry first.
     Supervisor { waker: Option<Waker>, fired: bool },
+    /// The same, for a stream: what fires is left in its inbox, which outlives the account.
+    Stream { waker: Option<Waker>, inbox: Arc<Inbox> },
     /// Nobody: the timer is only read.
     Silent,
 }
@@ -77,9 +85,20 @@ struct Timer {
     armings: u32,
     /// Tells this timer from a later one with the same id.
     serial: u64,
-    /// Wakers of `close`, which wait for a handler that is out.
-    barrier: Vec<Waker>,
+    /// The waker of `close`, which waits for a handler that is out. There is one: closing consumes the handle.
+    barrier: Option<Waker>,
     delivery: Delivery,
+}
+
+impl Timer {
+    /// Discards an expiry that was not delivered yet.
+    fn forget(&mut self) {
+        match &mut self.delivery {
+            Delivery::Supervisor { fired, .. } => *fired = false,
+            Delivery::Stream { inbox, .. } => drop(inbox.take()),
+            Delivery::Handler(_) | Delivery::Silent => {}
+        }
+    }
 }
 
 /// What armed a timer before: time left and interval.
@@ -142,10 +161,15 @@ impl TimerSet {
             firing: false,
             closing: false,
             armings: 0,
-            barrier: Vec::new(),
+            barrier: None,
             delivery,
         };
         u32::try_from(self.timers.insert(timer)).expect("fewer than 2^32 timers fit into memory")
+    }
+
+    /// Whether there is no room for another one.
+    pub(crate) fn is_full(&self) -> bool {
+        self.timers.len() >= MAX_TIMERS
     }
 
     fn timer(&mut self, id: u32) -> &mut Timer {
@@ -156,7 +180,7 @@ impl TimerSet {
     fn queue_of(&mut self, id: u32) -> Option<&mut IndexedHeap<Key>> {
         match self.timers[id as usize].delivery {
             Delivery::Handler(_) => Some(&mut self.local),
-            Delivery::Supervisor { .. } => Some(&mut self.remote),
+            Delivery::Supervisor { .. } | Delivery::Stream { .. } => Some(&mut self.remote),
             Delivery::Silent => None,
         }
     }
@@ -174,9 +198,7 @@ impl TimerSet {
         timer.interval_ns = interval_ns;
         timer.overrun = 0;
         timer.armings = timer.armings.wrapping_add(1);
-        if let Delivery::Supervisor { fired, .. } = &mut timer.delivery {
-            *fired = false;
-        }
+        timer.forget();
         if let Some(queue) = self.queue_of(id) {
             queue.push(id, key);
         }
@@ -194,6 +216,7 @@ impl TimerSet {
         timer.interval_ns = 0;
         timer.overrun = 0;
         timer.armings = timer.armings.wrapping_add(1);
+        timer.forget();
         before
     }
 
@@ -262,10 +285,13 @@ impl TimerSet {
             timer.at_ns = NEVER;
             0
         };
-        timer.overrun = u32::try_from(missed).unwrap_or(u32::MAX);
+        let overrun = u32::try_from(missed).unwrap_or(u32::MAX);
         let next_ns = timer.at_ns;
-        let expiry =
-            Expiry { used: Duration::from_nanos(now_ns), at: Duration::from_nanos(at_ns), overrun: timer.overrun };
+        let expiry = Expiry { used: Duration::from_nanos(now_ns), at: Duration::from_nanos(at_ns), overrun };
+        // A stream's expiry is delivered when it is taken out; the overrun count is the last delivery's until then.
+        if !matches!(timer.delivery, Delivery::Stream { .. }) {
+            timer.overrun = overrun;
+        }
         let due = match &mut timer.delivery {
             Delivery::Handler(handler) => match handler.take() {
                 Some(handler) => {
@@ -277,6 +303,10 @@ impl TimerSet {
             },
             Delivery::Supervisor { waker, fired } => {
                 *fired = true;
+                waker.take().map_or(Due::Quiet, Due::Wake)
+            }
+            Delivery::Stream { waker, inbox } => {
+                inbox.add(expiry);
                 waker.take().map_or(Due::Quiet, Due::Wake)
             }
             Delivery::Silent => Due::Quiet,
@@ -304,7 +334,7 @@ impl TimerSet {
         timer.firing = false;
         if timer.closing {
             let timer = self.timers.remove(id as usize);
-            return (Some(back), timer.barrier);
+            return (Some(back), timer.barrier.into_iter().collect());
         }
         let replaced = match &mut timer.delivery {
             // The handler set another one for the next time.
@@ -328,7 +358,7 @@ impl TimerSet {
     pub(crate) fn set_handler(&mut self, id: u32, handler: Handler) -> Option<Handler> {
         match &mut self.timer(id).delivery {
             Delivery::Handler(slot) => slot.replace(handler),
-            Delivery::Supervisor { .. } | Delivery::Silent => Some(handler),
+            Delivery::Supervisor { .. } | Delivery::Stream { .. } | Delivery::Silent => Some(handler),
         }
     }
 
@@ -347,11 +377,12 @@ impl TimerSet {
         }
     }
 
-    /// Whether a closed timer's handler still runs; if so `waker` is taken, and woken when it has ended.
+    /// Whether a closed timer's handler still runs; if so `waker` is woken when it has ended, and the one before comes out in its
+    /// place.
     pub(crate) fn wait_closed(&mut self, id: u32, serial: u64, waker: &mut Option<Waker>) -> bool {
         match self.timers.get_mut(id as usize) {
             Some(timer) if timer.serial == serial => {
-                timer.barrier.extend(waker.take());
+                std::mem::swap(&mut timer.barrier, waker);
                 true
             }
             _ => false,
@@ -371,12 +402,38 @@ impl TimerSet {
         }
     }
 
+    /// Takes what a stream's timer has fired, also if nobody has found it yet that it is due at `now_ns`. Otherwise `waker` is woken
+    /// when it fires, and the one before comes out in its place.
+    pub(crate) fn poll_stream(&mut self, id: u32, now_ns: u64, waker: &mut Option<Waker>) -> Option<Expiry> {
+        // A periodic one whose grid has run out of numbers is armed for `NEVER`.
+        if self.timer(id).at_ns <= now_ns.min(NEVER - 1) {
+            // Whose waker this would be is here now; it is dropped outside the lock.
+            if let Due::Wake(before) = self.fire(id, now_ns) {
+                *waker = Some(before);
+            }
+        }
+        let timer = self.timer(id);
+        let Delivery::Stream { waker: slot, inbox } = &mut timer.delivery else {
+            return None;
+        };
+        match inbox.take() {
+            Some(expiry) => {
+                timer.overrun = expiry.overrun;
+                Some(expiry)
+            }
+            None => {
+                std::mem::swap(slot, waker);
+                None
+            }
+        }
+    }
+
     /// Everyone who waits for a timer of this set: for the end of the account.
     pub(crate) fn take_waiters(&mut self) -> Vec<Waker> {
         let mut waiters = Vec::new();
         for (_, timer) in &mut self.timers {
-            waiters.append(&mut timer.barrier);
-            if let Delivery::Supervisor { waker, .. } = &mut timer.delivery {
+            waiters.extend(timer.barrier.take());
+            if let Delivery::Supervisor { waker, .. } | Delivery::Stream { waker, .. } = &mut timer.delivery {
                 waiters.extend(waker.take());
             }
         }
