@@ -1,4 +1,4 @@
-//! TCP sockets.
+//! Sockets: TCP, UDP and, on Unix, those of the Unix family.
 //!
 //! A socket belongs to the runtime on which it was made and works in tasks of any other as well. Many tasks may
 //! read, write and accept on one socket at the same time through a shared reference; each gets whole operations, in
@@ -25,9 +25,24 @@
 //! ```
 
 mod addr;
+mod connection;
+#[cfg(unix)]
+mod descriptor;
+mod incoming;
 mod tcp_listener;
 mod tcp_stream;
+mod udp;
+#[cfg(unix)]
+mod unix_datagram;
+#[cfg(unix)]
+mod unix_listener;
+#[cfg(unix)]
+mod unix_stream;
 
 pub use self::addr::ToSocketAddrs;
-pub use self::tcp_listener::{Incoming, TcpListener};
+pub use self::incoming::Incoming;
+pub use self::tcp_listener::TcpListener;
 pub use self::tcp_stream::TcpStream;
+pub use self::udp::UdpSocket;
+#[cfg(unix)]
+pub use self::{unix_datagram::UnixDatagram, unix_listener::UnixListener, unix_stream::UnixStream};

@@ -2,15 +2,12 @@
 
 use std::io::{Error, Result};
 use std::net::SocketAddr;
-#[cfg(unix)]
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use futures::Stream;
 use mio::Interest;
 
 use super::addr::{ToSocketAddrs, resolve};
+use super::incoming::{Accept, Incoming};
 use super::tcp_stream::TcpStream;
 use crate::reactor::{Direction, Initially, Io};
 use crate::runtime::Handle;
@@ -41,7 +38,7 @@ use crate::runtime::Handle;
 /// ```
 #[derive(Debug)]
 pub struct TcpListener {
-    io: Io<mio::net::TcpListener>,
+    pub(super) io: Io<mio::net::TcpListener>,
 }
 
 impl TcpListener {
@@ -124,7 +121,7 @@ impl TcpListener {
 
     /// The connections as an endless stream. See [`accept`](Self::accept) for its errors.
     pub fn incoming(&self) -> Incoming<'_> {
-        Incoming { listener: self }
+        Incoming::new(self)
     }
 
     /// The address it listens at.
@@ -137,33 +134,11 @@ impl TcpListener {
     }
 }
 
-#[cfg(unix)]
-impl AsFd for TcpListener {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.io.as_fd()
-    }
-}
+impl Accept for TcpListener {
+    type Connection = TcpStream;
 
-#[cfg(unix)]
-impl AsRawFd for TcpListener {
-    fn as_raw_fd(&self) -> RawFd {
-        self.io.as_raw_fd()
-    }
-}
-
-/// The stream of [`TcpListener::incoming`].
-#[derive(Debug)]
-#[must_use = "streams do nothing unless polled"]
-pub struct Incoming<'a> {
-    listener: &'a TcpListener,
-}
-
-impl Stream for Incoming<'_> {
-    type Item = Result<TcpStream>;
-
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let io = &self.listener.io;
-        let (stream, _) = ready!(io.poll_with(cx, Direction::Read, |listener| listener.accept()))?;
-        Poll::Ready(Some(TcpStream::register(&Handle::current(), stream)))
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<Result<TcpStream>> {
+        let (stream, _) = ready!(self.io.poll_with(cx, Direction::Read, |listener| listener.accept()))?;
+        Poll::Ready(TcpStream::register(&Handle::current(), stream))
     }
 }

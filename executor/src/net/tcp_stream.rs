@@ -1,22 +1,16 @@
 //! A connection.
 
-use std::io::{Error, ErrorKind, IoSlice, IoSliceMut, Read, Result, Write};
+use std::io::{Error, Result};
 use std::net::{Shutdown, SocketAddr};
-#[cfg(unix)]
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::pin::Pin;
-use std::task::{Context, Poll};
-
-use futures::io::{AsyncRead, AsyncWrite};
-use mio::Interest;
 
 use super::addr::{ToSocketAddrs, resolve};
-use crate::reactor::{Direction, Initially, Io};
+use super::connection::{Connection, Socket, reads_and_writes};
+use crate::reactor::Direction;
 use crate::runtime::Handle;
 
 /// A TCP connection.
 ///
-/// It is read and written through [`AsyncRead`] and [`AsyncWrite`] of the `futures` crate, which are implemented
+/// It is read and written through [`AsyncRead`](futures::AsyncRead) and [`AsyncWrite`](futures::AsyncWrite) of the `futures` crate, which are implemented
 /// for `&TcpStream` too, so several tasks can use one connection behind an `Arc`.
 /// [`AsyncReadExt::split`](futures::AsyncReadExt::split) makes two halves of it. Closing the writer
 /// ([`AsyncWriteExt::close`](futures::AsyncWriteExt::close)) tells the other end that nothing more comes; it can
@@ -25,7 +19,7 @@ use crate::runtime::Handle;
 /// Nothing is buffered here: flushing does nothing.
 #[derive(Debug)]
 pub struct TcpStream {
-    io: Io<mio::net::TcpStream>,
+    pub(super) io: Connection<mio::net::TcpStream>,
 }
 
 impl TcpStream {
@@ -68,22 +62,7 @@ impl TcpStream {
     }
 
     async fn connect_to(address: SocketAddr) -> Result<Self> {
-        let stream = mio::net::TcpStream::connect(address)?;
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        let io = Io::new(Handle::current().reactor(), stream, interest, Initially::NotReady)?;
-        // The connection is decided when the socket is reported writable. A report may come before that, so the
-        // socket is asked, for an error first: asking takes it away.
-        io.perform(Direction::Write, |stream| {
-            if let Some(error) = stream.take_error()? {
-                return Err(error);
-            }
-            match stream.peer_addr() {
-                Err(error) if error.kind() == ErrorKind::NotConnected => Err(ErrorKind::WouldBlock.into()),
-                result => result,
-            }
-        })
-        .await?;
-        Ok(Self { io })
+        Ok(Self { io: Connection::connect(mio::net::TcpStream::connect(address)?).await? })
     }
 
     /// Takes over a connection of the standard library. It becomes non-blocking.
@@ -112,9 +91,7 @@ impl TcpStream {
     }
 
     pub(super) fn register(handle: &Handle, stream: mio::net::TcpStream) -> Result<Self> {
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        let io = Io::new(handle.reactor(), stream, interest, Initially::Unknown)?;
-        Ok(Self { io })
+        Ok(Self { io: Connection::register(handle, stream)? })
     }
 
     /// Waits for bytes and copies them to `buffer` without taking them. Returns how many; 0 at the end.
@@ -176,88 +153,18 @@ impl TcpStream {
     }
 }
 
-impl AsyncRead for &TcpStream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Result<usize>> {
-        let wanted = buffer.len();
-        self.io.poll_transfer(cx, Direction::Read, wanted, |mut stream| stream.read(buffer))
+reads_and_writes!(TcpStream, &TcpStream);
+
+impl Socket for mio::net::TcpStream {
+    fn failure(&self) -> Result<Option<Error>> {
+        self.take_error()
     }
 
-    fn poll_read_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffers: &mut [IoSliceMut<'_>],
-    ) -> Poll<Result<usize>> {
-        let wanted = buffers.iter().map(|buffer| buffer.len()).sum();
-        self.io.poll_transfer(cx, Direction::Read, wanted, |mut stream| stream.read_vectored(buffers))
-    }
-}
-
-impl AsyncWrite for &TcpStream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<Result<usize>> {
-        let wanted = buffer.len();
-        self.io.poll_transfer(cx, Direction::Write, wanted, |mut stream| stream.write(buffer))
+    fn is_connected(&self) -> Result<()> {
+        self.peer_addr().map(drop)
     }
 
-    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, buffers: &[IoSlice<'_>]) -> Poll<Result<usize>> {
-        let wanted = buffers.iter().map(|buffer| buffer.len()).sum();
-        self.io.poll_transfer(cx, Direction::Write, wanted, |mut stream| stream.write_vectored(buffers))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_close(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Result<()>> {
-        match self.shutdown(Shutdown::Write) {
-            // The other end has reset the connection: it is as closed as it can be.
-            Err(error) if error.kind() == ErrorKind::NotConnected => Poll::Ready(Ok(())),
-            result => Poll::Ready(result),
-        }
-    }
-}
-
-impl AsyncRead for TcpStream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Result<usize>> {
-        Pin::new(&mut &*self).poll_read(cx, buffer)
-    }
-
-    fn poll_read_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffers: &mut [IoSliceMut<'_>],
-    ) -> Poll<Result<usize>> {
-        Pin::new(&mut &*self).poll_read_vectored(cx, buffers)
-    }
-}
-
-impl AsyncWrite for TcpStream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<Result<usize>> {
-        Pin::new(&mut &*self).poll_write(cx, buffer)
-    }
-
-    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, buffers: &[IoSlice<'_>]) -> Poll<Result<usize>> {
-        Pin::new(&mut &*self).poll_write_vectored(cx, buffers)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        Pin::new(&mut &*self).poll_flush(cx)
-    }
-
-    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        Pin::new(&mut &*self).poll_close(cx)
-    }
-}
-
-#[cfg(unix)]
-impl AsFd for TcpStream {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.io.as_fd()
-    }
-}
-
-#[cfg(unix)]
-impl AsRawFd for TcpStream {
-    fn as_raw_fd(&self) -> RawFd {
-        self.io.as_raw_fd()
+    fn shutdown(&self, how: Shutdown) -> Result<()> {
+        self.shutdown(how)
     }
 }

@@ -1,6 +1,7 @@
 //! Tasks: how they are spawned, awaited, aborted, looked at, and what they are made of.
 //!
-//! [`spawn`](crate::spawn) and [`Builder`] make tasks, [`JoinHandle`] awaits them, [`TaskSnapshot`] shows them.
+//! [`spawn`](crate::spawn) and [`Builder`] make tasks, [`JoinHandle`] awaits them, [`TaskSnapshot`] shows them,
+//! [`JoinSet`] keeps many together, [`LocalKey`] gives them values of their own.
 //! The rest of this page is for readers of the source.
 //!
 //! # The cell
@@ -88,6 +89,10 @@ mod waker;
 mod core;
 #[cfg(not(loom))]
 mod join;
+#[cfg(not(loom))]
+mod join_set;
+#[cfg(not(loom))]
+mod local;
 #[cfg(all(test, loom))]
 mod models;
 #[cfg(not(loom))]
@@ -101,6 +106,10 @@ pub use self::error::JoinError;
 pub use self::id::Id;
 #[cfg(not(loom))]
 pub use self::join::{AbortHandle, JoinHandle};
+#[cfg(not(loom))]
+pub use self::join_set::JoinSet;
+#[cfg(not(loom))]
+pub use self::local::{LocalError, LocalKey, Scope};
 pub use self::panic::Panic;
 #[cfg(not(loom))]
 pub use self::snapshot::{TaskSnapshot, TaskState};
