@@ -7,7 +7,7 @@
 //! | what runs | tasks on one worker of a real runtime | the meter's own calls, as an executor makes them |
 //! | shows | that the whole is right: the executor calls the meter where it should, and loses nothing in between | how exact the clock and the books are |
 //! | cannot show | errors below its own floor: the control `thread-clock`, exact by construction, shows 0.15 to 0.9 % | anything of the executor: who pays for what lies between two polls is not asked |
-//! | the shortest polls | 100 ns | 1 us, and a hundred of them between two readings: what one short poll takes from the next *task* is seen, what it takes from the next poll of the same task is not |
+//! | the shortest polls | 100 ns | 100 ns, and as many polls of one task between two readings as take 100 us (also at 1 us): what one short poll takes from the next *task* is seen, what it takes from the next poll of the same task is not |
 //!
 //! The class `thread-clock` reads the kernel's clock at each boundary. It is the control under either truth: what error it shows is
 //! the bench's own, and no class can be shown to be better than that.
@@ -109,23 +109,20 @@ impl Shape {
         }
     }
 
-    /// For truth by the boundaries. None: the polls are too short for it.
-    fn boundary_plan(self) -> Option<boundary::Plan> {
+    /// For truth by the boundaries.
+    fn boundary_plan(self) -> boundary::Plan {
         let us = Duration::from_micros;
         match self {
             Self::Short(length) | Self::Long(length) => {
-                if length < us(1) {
-                    return None;
-                }
                 let works = [1, 2, 3].map(|times| Work::compute(length * times));
                 // A reading each 100 us, if it cannot be each poll.
                 let polls = if length < us(10) { (us(100).as_nanos() / length.as_nanos()) as u64 } else { 1 };
                 let turn_ns = length.as_nanos() as u64 * polls * 6;
-                Some(boundary::Plan { works, polls, turns: (20_000_000 / turn_ns).max(4) })
+                boundary::Plan { works, polls, turns: (20_000_000 / turn_ns).max(4) }
             }
             Self::Blocking(sleep) => {
                 let works = [Work::compute_and_sleep(us(30), sleep), Work::compute(us(90)), Work::compute(us(30))];
-                Some(boundary::Plan { works, polls: 1, turns: if sleep < us(1000) { 60 } else { 24 } })
+                boundary::Plan { works, polls: 1, turns: if sleep < us(1000) { 60 } else { 24 } }
             }
         }
     }
@@ -185,10 +182,8 @@ fn main() {
                     classes.iter().filter(|it| !args.quick || busy == 2 || it.matters()).collect();
                 case(&args, &mut report, &chosen, sampler, shape, busy);
             }
-            if let Some(plan) = shape.boundary_plan()
-                && args.wants(&format!("{}/busy={busy}/{BOUNDARY}", shape.name()))
-                && (!args.quick || busy == 2)
-            {
+            if args.wants(&format!("{}/busy={busy}/{BOUNDARY}", shape.name())) && (!args.quick || busy == 2) {
+                let plan = shape.boundary_plan();
                 let chosen: Vec<&Class> = classes.iter().filter(|it| !args.quick || it.matters()).collect();
                 boundary_case(&args, &mut report, &chosen, &plan, &format!("{}/busy={busy}", shape.name()));
             }
