@@ -34,6 +34,21 @@
 //! | `thread-clock` | the CPU clock is read at every boundary | nothing, at 0.4 us a boundary |
 //! | `wall-clock` | the system has no CPU clock of threads | everything: wall time is billed |
 //!
+//! # Figures
+//! On a virtual machine with two cores of an AMD EPYC, Linux 6.18. Error: the worst task's of each of 24 cases (polls of 0.1 us to
+//! 1 ms, and polls that sleep 20 us to 1 ms; beside 0, 2 and 4 busy processes), by `cargo bench -p stipend-benches --bench accounting
+//! -- --only truth=boundary`, where `thread-clock` is the control and shows the bench's own floor. Cost: what an empty poll takes
+//! more, by `--bench hot_path`, where the bare counter takes 10.3 ns.
+//!
+//! | class | error, median | error, worst | cost |
+//! | --- | --- | --- | --- |
+//! | `rseq` | 0.08 % | 0.30 % | 11.8 ns |
+//! | `perf` | 0.06 % | 0.26 % | 12.0 ns |
+//! | `guard` | 0.07 % | 0.46 % | 12.1 ns |
+//! | `thread-clock` | 0.02 % | 0.26 % | 479 ns |
+//!
+//! The worst are polls that sleep: some 70 ns a sleep go to the neighbour.
+//!
 //! A detector is used only if the [self-test](selftest) of this process saw it work; one that does not see a *blocking* switch
 //! (rseq from Linux 6.19 on, see there) is helped by reading the CPU clock after every poll above 40 us, as `guard` does.
 
