@@ -21,7 +21,7 @@ use stipend::task::JoinHandle;
 use stipend::{net, spawn, spawn_blocking, time, yield_now};
 use watched::{Random, wait_until, watched};
 
-const ROUNDS: u64 = if cfg!(debug_assertions) { 150 } else { 1_500 };
+const ROUNDS: u64 = if cfg!(debug_assertions) { 150 } else { 500 };
 
 /// Counts futures and jobs as they are made and dropped, and panics.
 #[derive(Clone, Default)]
