@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::cpu_clock::CpuClock;
 use crate::error::{Exited, LimitError};
-use crate::group::Group;
+use crate::group::{Group, GroupId};
 use crate::limit::{CpuLimit, PollLimit, limit_ns};
 use crate::record::{self, NEVER, Record};
 use crate::slot::Target;
@@ -168,7 +168,7 @@ impl Account {
     pub fn set_group(&self, group: &Group) {
         let old = {
             let mut cold = self.record.cold.lock();
-            self.record.own.group_index.store(group.index(), Ordering::Relaxed);
+            self.record.own.group_index.store(group.id().index() as u32, Ordering::Relaxed);
             let old = cold.group.replace(group.clone());
             self.record.refresh(&cold);
             old
@@ -176,8 +176,8 @@ impl Account {
         drop(old);
     }
 
-    /// Makes the account a member of the group of the account that runs on this thread, if it has one.
-    pub fn inherit_group(&self) {
+    /// Makes the account a member of the group of the account that runs on this thread, if it has one. Returns which that is.
+    pub fn inherit_group(&self) -> GroupId {
         // One load on the path of those who use no groups.
         if let Some(parent) = crate::current::outermost()
             && parent.own.group_index.load(Ordering::Relaxed) != 0
@@ -185,8 +185,10 @@ impl Account {
             let group = parent.cold.lock().group.clone();
             if let Some(group) = group {
                 self.set_group(&group);
+                return group.id();
             }
         }
+        GroupId::NONE
     }
 
     /// The account's group, if it has one.

@@ -121,7 +121,7 @@ impl Builder {
         let account = Account::new();
         match &self.group {
             Some(group) => account.set_group(group),
-            None => account.inherit_group(),
+            None => drop(account.inherit_group()),
         }
         if let Some(handler) = self.on_soft_limit {
             // The account is new: it has not ended.
