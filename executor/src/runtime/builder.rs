@@ -15,7 +15,8 @@ use super::{Handle, Runtime};
 use crate::blocking::Pool;
 use crate::reactor::Reactor;
 use crate::scheduler::idle::MAX_WORKERS;
-use crate::scheduler::queue::Local as Queue;
+use crate::scheduler::lanes::Lanes;
+use crate::scheduler::shares::Shares;
 
 const DEFAULT_BLOCKING_THREADS: usize = 512;
 
@@ -126,9 +127,11 @@ impl Builder {
         };
         let (reactor, driver) = Reactor::new().map_err(BuildError::Io)?;
 
-        let queues: Vec<_> = (0..workers).map(|_| Queue::new()).collect();
+        let shares = Arc::new(Shares::new());
+        let lanes: Vec<_> = (0..workers).map(|_| Lanes::new(Arc::clone(&shares))).collect();
         let shared = Arc::new(Shared::new(Parts {
-            queues: queues.iter().map(Queue::remote).collect(),
+            lanes: lanes.iter().map(Lanes::remote).collect(),
+            shares,
             driver,
             reactor,
             pool: Pool::new(blocking),
@@ -136,8 +139,8 @@ impl Builder {
             thread_name,
         }));
         let mut runtime = Runtime { handle: Handle::new(Arc::clone(&shared)), workers: Vec::with_capacity(workers) };
-        for (index, queue) in queues.into_iter().enumerate() {
-            let local = Local::new(Arc::clone(&shared), index, queue);
+        for (index, lanes) in lanes.into_iter().enumerate() {
+            let local = Local::new(Arc::clone(&shared), index, lanes);
             let name = format!("{}-{index}", shared.thread_name());
             match thread::Builder::new().name(name).spawn(move || worker::run(local)) {
                 Ok(thread) => runtime.workers.push(thread),

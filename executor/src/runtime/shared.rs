@@ -14,8 +14,10 @@ use super::metrics::WorkerCounters;
 use crate::blocking::Pool;
 use crate::reactor::{Driver, Reactor};
 use crate::scheduler::idle::{Idle, Place as SleepsIn};
+use crate::scheduler::lanes::RemoteLanes;
 use crate::scheduler::parker::Parker;
-use crate::scheduler::queue::{Injector, Remote};
+use crate::scheduler::queue::Injector;
+use crate::scheduler::shares::Shares;
 use crate::sync::lock;
 use crate::task::{Key, Place, Registry, Runnable, TaskCore, TaskRef, TaskSnapshot, contain};
 
@@ -27,6 +29,7 @@ pub(crate) struct Shared {
     /// One for each worker, by index.
     pub(super) peers: Box<[CachePadded<Peer>]>,
     pub(super) idle: Idle,
+    shares: Arc<Shares>,
     /// Held while a worker turns the reactor or sleeps in it, never while it polls a task.
     pub(super) driver: Mutex<Driver>,
     reactor: Arc<Reactor>,
@@ -45,8 +48,8 @@ pub(crate) struct Shared {
 
 /// What others see of a worker.
 pub(super) struct Peer {
-    pub(super) queue: Remote<Ready>,
-    /// The task that the worker runs next, before its queue: what was woken or spawned there last.
+    pub(super) lanes: Arc<RemoteLanes<Ready>>,
+    /// The task that the worker runs next, before its queue: what was woken or spawned there last, of the group whose turn it is.
     pub(super) next: Place<TaskCore>,
     pub(super) parker: Parker,
     pub(super) counters: WorkerCounters,
@@ -54,13 +57,14 @@ pub(super) struct Peer {
 
 impl Peer {
     pub(super) fn has_work(&self) -> bool {
-        !self.next.is_empty() || !self.queue.is_empty()
+        !self.next.is_empty() || self.lanes.has_work()
     }
 }
 
 /// What a runtime is made of; see [`Shared::new`].
 pub(super) struct Parts {
-    pub(super) queues: Vec<Remote<Ready>>,
+    pub(super) lanes: Vec<Arc<RemoteLanes<Ready>>>,
+    pub(super) shares: Arc<Shares>,
     pub(super) driver: Driver,
     pub(super) reactor: Arc<Reactor>,
     pub(super) pool: Pool,
@@ -70,10 +74,10 @@ pub(super) struct Parts {
 
 impl Shared {
     pub(super) fn new(parts: Parts) -> Self {
-        let workers = parts.queues.len();
-        let peer = |queue| {
+        let workers = parts.lanes.len();
+        let peer = |lanes| {
             CachePadded::new(Peer {
-                queue,
+                lanes,
                 next: Place::new(),
                 parker: Parker::new(),
                 counters: WorkerCounters::default(),
@@ -81,8 +85,9 @@ impl Shared {
         };
         Self {
             injector: Injector::new(),
-            peers: parts.queues.into_iter().map(peer).collect(),
+            peers: parts.lanes.into_iter().map(peer).collect(),
             idle: Idle::new(workers),
+            shares: parts.shares,
             driver: Mutex::new(parts.driver),
             reactor: parts.reactor,
             // A few more than workers, for the threads that are none.
@@ -114,6 +119,11 @@ impl Shared {
     }
 
     // --- scheduling ---
+
+    /// How much each group has had.
+    pub(crate) fn shares(&self) -> &Shares {
+        &self.shares
+    }
 
     /// A task was woken or spawned by a thread that is no worker of ours.
     pub(crate) fn inject(&self, task: Ready) {

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::panic::Location;
 use std::sync::Arc;
 
-use stipend_timers::{Account, Action, CancelReason, CpuLimit, Expiry, Group, LimitError, PollLimit};
+use stipend_timers::{Account, Action, CancelReason, CpuLimit, Expiry, Group, GroupId, LimitError, PollLimit};
 
 use super::core::{Extras, Home};
 use super::{JoinHandle, Joining, Joint, Runnable, TaskCore, allocate};
@@ -119,10 +119,13 @@ impl Builder {
         F::Output: Send + 'static,
     {
         let account = Account::new();
-        match &self.group {
-            Some(group) => account.set_group(group),
-            None => drop(account.inherit_group()),
-        }
+        let group = match &self.group {
+            Some(group) => {
+                account.set_group(group);
+                group.id()
+            }
+            None => account.inherit_group(),
+        };
         if let Some(handler) = self.on_soft_limit {
             // The account is new: it has not ended.
             let _ = account.on_soft_limit(handler);
@@ -134,7 +137,7 @@ impl Builder {
             account.set_poll_limit(limit)?;
         }
         let extras = self.name.map(|name| Box::new(Extras { name: Some(name) }));
-        register(shared, account, extras, future, site).map_err(|refused| {
+        register(shared, account, group, extras, future, site).map_err(|refused| {
             drop(refused.refuse());
             SpawnError::ShutDown
         })
@@ -211,8 +214,8 @@ where
     F::Output: Send + 'static,
 {
     let account = Account::new();
-    account.inherit_group();
-    register(shared, account, None, future, site)
+    let group = account.inherit_group();
+    register(shared, account, group, None, future, site)
 }
 
 /// A task that a closed registry handed back.
@@ -233,6 +236,7 @@ impl<T> Refused<T> {
 fn register<F>(
     shared: &Arc<Shared>,
     account: Account,
+    group: GroupId,
     extras: Option<Box<Extras>>,
     future: F,
     site: &'static Location<'static>,
@@ -241,7 +245,10 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    let core = TaskCore::new(account, Home::of(shared), site, extras);
+    if group != GroupId::NONE {
+        shared.shares().admit(group);
+    }
+    let core = TaskCore::new(account, Home::of(shared), group, site, extras);
     let (runnable, task, joint) = allocate(core, future);
     // Registered first, scheduled second: a task that runs is always in the registry.
     match shared.register(task) {

@@ -4,10 +4,10 @@
 use std::panic::Location;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::task::Waker;
 
-use stipend_timers::{Account, CancelReason, Control, Stamp};
+use stipend_timers::{Account, CancelReason, Control, GroupId, Stamp};
 
 use super::registry::Key;
 use super::{End, Id, JoinError, Run, Runnable, Schedule, TaskRef, Verdict};
@@ -20,8 +20,11 @@ use crate::runtime::{Shared, context};
 pub(crate) struct TaskCore {
     account: Account,
     home: Home,
-    /// Where it is registered, packed. Set by the spawner, before the task is first scheduled.
-    key: AtomicU64,
+    /// Where it is registered. Set by the spawner, before the task is first scheduled.
+    key_index: AtomicU32,
+    key_shard: AtomicU16,
+    /// Whose turn it runs in.
+    group: GroupId,
     id: Id,
     spawned_at: &'static Location<'static>,
     extras: Option<Box<Extras>>,
@@ -36,15 +39,29 @@ impl TaskCore {
     pub(super) fn new(
         account: Account,
         home: Home,
+        group: GroupId,
         spawned_at: &'static Location<'static>,
         extras: Option<Box<Extras>>,
     ) -> Self {
-        Self { account, home, key: AtomicU64::new(Key::NONE.pack()), id: Id::next(), spawned_at, extras }
+        let Key { shard, index } = Key::NONE;
+        let (key_index, key_shard) = (AtomicU32::new(index), AtomicU16::new(shard));
+        Self { account, home, key_index, key_shard, group, id: Id::next(), spawned_at, extras }
     }
 
     /// It was registered here. For the spawner, before it schedules the task: the queue orders this before the run that reads it.
     pub(super) fn set_key(&self, key: Key) {
-        self.key.store(key.pack(), Ordering::Relaxed);
+        self.key_index.store(key.index, Ordering::Relaxed);
+        self.key_shard.store(key.shard, Ordering::Relaxed);
+    }
+
+    fn key(&self) -> Key {
+        Key { shard: self.key_shard.load(Ordering::Relaxed), index: self.key_index.load(Ordering::Relaxed) }
+    }
+
+    /// The group in whose turn it runs; the account's, unless that was changed by itself.
+    #[inline]
+    pub(crate) fn group(&self) -> GroupId {
+        self.group
     }
 
     pub(crate) fn account(&self) -> &Account {
@@ -142,7 +159,7 @@ impl Schedule for TaskCore {
         self.account.end();
         // SAFETY: this is part of the run that completes the task, which it is not yet; and the run's worker holds the runtime
         // beyond it.
-        unsafe { self.home.0.as_ref() }.unregister(Key::unpack(self.key.load(Ordering::Relaxed)))
+        unsafe { self.home.0.as_ref() }.unregister(self.key())
     }
 }
 

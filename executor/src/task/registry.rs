@@ -12,23 +12,15 @@ use slab::Slab;
 use crate::sync::{Mutex, lock};
 
 /// Where an entry is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Key {
-    shard: u32,
-    index: u32,
+    pub(super) shard: u16,
+    pub(super) index: u32,
 }
 
 impl Key {
     /// Of a task that is not registered.
-    pub(crate) const NONE: Self = Self { shard: u32::MAX, index: u32::MAX };
-
-    pub(crate) fn pack(self) -> u64 {
-        u64::from(self.shard) << 32 | u64::from(self.index)
-    }
-
-    pub(crate) fn unpack(word: u64) -> Self {
-        Self { shard: (word >> 32) as u32, index: word as u32 }
-    }
+    pub(crate) const NONE: Self = Self { shard: u16::MAX, index: u32::MAX };
 }
 
 pub(crate) struct Registry<T> {
@@ -45,7 +37,9 @@ struct Shard<T> {
 impl<T: Clone> Registry<T> {
     pub(crate) fn new(shards: usize) -> Self {
         let shard = || CachePadded::new(Mutex::new(Shard { entries: Slab::new(), closed: false }));
-        Self { shards: (0..shards.max(1)).map(|_| shard()).collect(), dry: AtomicUsize::new(0) }
+        // Numbers of shards are 16 bits wide, and the last one is nobody's.
+        let shards = shards.clamp(1, usize::from(Key::NONE.shard));
+        Self { shards: (0..shards).map(|_| shard()).collect(), dry: AtomicUsize::new(0) }
     }
 
     /// Registers an entry in the shard that belongs to `hint`, if the registry is open; else hands it back.
@@ -56,7 +50,7 @@ impl<T: Clone> Registry<T> {
         match u32::try_from(shard.entries.vacant_key()) {
             Ok(index) if !shard.closed && index != u32::MAX => {
                 shard.entries.insert(entry);
-                Ok(Key { shard: u32::try_from(shard_index).unwrap_or(u32::MAX), index })
+                Ok(Key { shard: shard_index as u16, index })
             }
             _ => Err(entry),
         }
@@ -64,7 +58,7 @@ impl<T: Clone> Registry<T> {
 
     /// Takes an entry out. The second value is true if the registry is closed and that was the last one.
     pub(crate) fn remove(&self, key: Key) -> (Option<T>, bool) {
-        let Some(shard) = self.shards.get(key.shard as usize) else {
+        let Some(shard) = self.shards.get(usize::from(key.shard)) else {
             return (None, false);
         };
         let mut shard = lock(shard);
