@@ -50,7 +50,7 @@
 //!
 //! # Where to look
 //!
-//! [`spawn`], [`spawn_blocking`], [`yield_now`] and [`task`] for tasks; [`runtime`] for building and shutting down; the
+//! [`spawn`], [`spawn_local`], [`spawn_blocking`], [`yield_now`] and [`task`] for tasks; [`runtime`] for building and shutting down; the
 //! CPU side ([`CpuLimit`], [`CpuClock`], [`Group`]) is of `stipend-timers`, which serves any executor.
 
 // Under loom only the cell and the protocols are built: what uses them is absent.
@@ -93,7 +93,7 @@ pub use stipend_timers::{
 #[cfg(not(loom))]
 pub use self::runtime::Runtime;
 #[cfg(not(loom))]
-pub use self::spawn::{spawn, spawn_blocking};
+pub use self::spawn::{spawn, spawn_blocking, spawn_local};
 pub use self::yield_now::{YieldNow, yield_now};
 
 #[cfg(not(loom))]

@@ -30,6 +30,8 @@ pub(crate) struct Shared {
     pub(super) peers: Box<[CachePadded<Peer>]>,
     pub(super) idle: Idle,
     shares: Arc<Shares>,
+    /// All tasks run on the thread of a [`LocalRuntime`](super::LocalRuntime).
+    local: bool,
     /// Held while a worker turns the reactor or sleeps in it, never while it polls a task.
     pub(super) driver: Mutex<Driver>,
     reactor: Arc<Reactor>,
@@ -65,6 +67,7 @@ impl Peer {
 pub(super) struct Parts {
     pub(super) lanes: Vec<Arc<RemoteLanes<Ready>>>,
     pub(super) shares: Arc<Shares>,
+    pub(super) local: bool,
     pub(super) driver: Driver,
     pub(super) reactor: Arc<Reactor>,
     pub(super) pool: Pool,
@@ -88,6 +91,7 @@ impl Shared {
             peers: parts.lanes.into_iter().map(peer).collect(),
             idle: Idle::new(workers),
             shares: parts.shares,
+            local: parts.local,
             driver: Mutex::new(parts.driver),
             reactor: parts.reactor,
             // A few more than workers, for the threads that are none.
@@ -112,6 +116,10 @@ impl Shared {
 
     pub(crate) fn pool(&self) -> &Pool {
         &self.pool
+    }
+
+    pub(crate) fn is_local(&self) -> bool {
+        self.local
     }
 
     pub(crate) fn thread_name(&self) -> &str {

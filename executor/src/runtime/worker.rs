@@ -27,13 +27,18 @@
 //! stolen.
 
 use std::cell::Cell;
+use std::future::Future;
+use std::pin::pin;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, MutexGuard, TryLockError};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use stipend_timers::{GroupId, Lease, Stamp};
 
 use super::context::{self, Role};
+use super::root::Root;
 use super::shared::{Peer, Ready, Shared};
 use crate::reactor::Driver;
 use crate::scheduler::idle::Place;
@@ -69,6 +74,10 @@ pub(crate) struct Local {
 impl Local {
     pub(super) fn new(shared: Arc<Shared>, index: usize, lanes: Lanes<Ready>) -> Self {
         Self { shared, index, lanes, turning: Cell::new(false) }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     pub(crate) fn belongs_to(&self, runtime: *const Shared) -> bool {
@@ -124,51 +133,123 @@ impl Local {
 
 /// A worker's thread: runs until the runtime has stopped.
 pub(super) fn run(local: Local) {
-    let local = Rc::new(local);
-    let shared = Arc::clone(&local.shared);
-    let _ended = Ended(&shared);
-    let _runtime = context::enter(&shared);
-    let _worker = context::be_worker(&local);
-    let _role = context::take_role(Role::Worker);
-    let lease = shared.meter().attach();
-    let relieved = Arc::downgrade(&shared);
-    let index = local.index;
+    run_to_end(&Rc::new(local));
+}
+
+/// Runs tasks on this thread until the runtime has stopped.
+pub(super) fn run_to_end(local: &Rc<Local>) {
+    let _ended = Ended { shared: &local.shared, unwinding: std::thread::panicking() };
+    let _thread = AsWorker::begin(local);
+    let lease = local.shared.meter().attach();
+    let (relieved, index) = (Arc::downgrade(&local.shared), local.index);
     lease.on_overdue(move || {
         if let Some(shared) = relieved.upgrade() {
             shared.relieve(index);
         }
     });
-    lease.set_active();
-    let at = lease.stamp();
-    let seed = (local.index as u32).wrapping_mul(0x9e37_79b9) | 1;
-    Worker {
-        local: &local,
-        shared: &shared,
-        lease: &lease,
-        at,
-        turn: Turn::begin(at),
-        turned_at: at,
-        compared_at: at,
-        unserved: None,
-        in_a_row: 0,
-        searching: false,
-        runs: 0,
-        random: seed,
+    let mut worker = Worker::new(local, &lease);
+    loop {
+        match worker.find() {
+            Some(task) => worker.run_task(task),
+            None if worker.shared.should_stop() => break,
+            None => worker.sleep(|| false),
+        }
     }
-    .run();
+    worker.stop();
+}
+
+/// Runs tasks on this thread, and a root future as one of them, until that is ready.
+pub(super) fn run_with_root<F: Future>(local: &Rc<Local>, future: F) -> F::Output {
+    let _thread = AsWorker::begin(local);
+    let woken = Arc::new(RootWaker { woken: AtomicBool::new(true), shared: Arc::clone(&local.shared) });
+    let waker = Waker::from(Arc::clone(&woken));
+    let mut cx = Context::from_waker(&waker);
+    let future = pin!(Some(future));
+    let mut root = Root::new(future, waker.clone());
+
+    let lease = local.shared.meter().attach();
+    let mut worker = Worker::new(local, &lease);
+    loop {
+        // At every other poll at most, so that tasks and root wait for each other alike.
+        if woken.take() {
+            worker.stop_searching();
+            let before = worker.at;
+            let (polled, at) = root.poll(&lease, before, &mut cx);
+            worker.at = at;
+            // It has no group, and its time is not that of the group whose turn it is.
+            worker.turn.leave_out(before, at);
+            if let Poll::Ready(output) = polled {
+                worker.stop();
+                return output;
+            }
+        }
+        match worker.find() {
+            Some(task) => worker.run_task(task),
+            None => worker.sleep(|| woken.is_set()),
+        }
+    }
+}
+
+/// Wakes a root future that runs among the tasks.
+struct RootWaker {
+    woken: AtomicBool,
+    shared: Arc<Shared>,
+}
+
+impl RootWaker {
+    fn take(&self) -> bool {
+        // A load first: mostly it is not set.
+        self.is_set() && self.woken.swap(false, Ordering::SeqCst)
+    }
+
+    fn is_set(&self) -> bool {
+        self.woken.load(Ordering::SeqCst)
+    }
+}
+
+impl Wake for RootWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        // To the one worker this is what a task in a queue is: set first, look for a sleeper second.
+        if !self.woken.swap(true, Ordering::SeqCst) {
+            self.shared.wake_one();
+        }
+    }
+}
+
+/// Until it is dropped this thread is a worker, in its runtime.
+struct AsWorker {
+    _role: context::InRole,
+    _worker: context::AsWorker,
+    _runtime: context::Entered,
+}
+
+impl AsWorker {
+    fn begin(local: &Rc<Local>) -> Self {
+        let _runtime = context::enter(&local.shared);
+        let _worker = context::be_worker(local);
+        Self { _role: context::take_role(Role::Worker), _worker, _runtime }
+    }
 }
 
 /// Says that the thread ends, also if it unwinds.
-struct Ended<'a>(&'a Arc<Shared>);
+struct Ended<'a> {
+    shared: &'a Arc<Shared>,
+    /// The thread unwinds for a reason of its own.
+    unwinding: bool,
+}
 
 impl Drop for Ended<'_> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if std::thread::panicking() && !self.unwinding {
             // A worker's own code never panics. Should it, tasks are left that nobody ends, and they rely on this (see
             // `task::core::Home`).
-            std::mem::forget(Arc::clone(self.0));
+            std::mem::forget(Arc::clone(self.shared));
         }
-        self.0.worker_ended();
+        self.shared.worker_ended();
     }
 }
 
@@ -215,40 +296,59 @@ struct Worker<'a> {
     random: u32,
 }
 
-impl Worker<'_> {
-    fn run(mut self) {
-        loop {
-            if (self.runs >= CHECK_EVERY || self.turn_is_over())
-                && let Some(task) = self.look_around()
-            {
-                self.run_task(task);
-                continue;
-            }
-            if let Some(task) = self.next() {
-                self.run_task(task);
-                continue;
-            }
-            self.end_turn();
-            self.local.lanes.suspend();
-            let found = self.search();
-            if found.is_some() {
-                // Calling another worker is the runtime's time, not the task's.
-                self.stop_searching();
-            }
-            self.at = self.lease.charge_runtime(self.at);
-            self.turn = Turn::begin(self.at);
-            match found {
-                None if self.shared.should_stop() => break,
-                None => self.sleep(),
-                Some(_) => {}
-            }
-            self.local.lanes.resume();
-            if let Some(task) = found {
-                self.run_task(task);
-            }
+impl<'a> Worker<'a> {
+    fn new(local: &'a Local, lease: &'a Lease) -> Self {
+        lease.set_active();
+        let at = lease.stamp();
+        local.lanes.resume();
+        Self {
+            local,
+            shared: &local.shared,
+            lease,
+            at,
+            turn: Turn::begin(at),
+            turned_at: at,
+            compared_at: at,
+            unserved: None,
+            in_a_row: 0,
+            searching: false,
+            runs: 0,
+            random: (local.index as u32).wrapping_mul(0x9e37_79b9) | 1,
         }
+    }
+
+    /// The thread stops being this worker.
+    fn stop(&mut self) {
+        self.end_turn();
+        self.keep_next_in_order();
+        self.local.lanes.suspend();
         self.stop_searching();
         self.lease.charge_runtime(self.at);
+    }
+
+    /// The next task: from this worker's own queues, else from elsewhere.
+    #[inline]
+    fn find(&mut self) -> Option<Ready> {
+        if (self.runs >= CHECK_EVERY || self.turn_is_over())
+            && let Some(task) = self.look_around()
+        {
+            return Some(task);
+        }
+        self.next().or_else(|| self.find_elsewhere())
+    }
+
+    fn find_elsewhere(&mut self) -> Option<Ready> {
+        self.end_turn();
+        self.local.lanes.suspend();
+        let found = self.search();
+        if found.is_some() {
+            // Calling another worker is the runtime's time, not the task's.
+            self.stop_searching();
+        }
+        self.at = self.lease.charge_runtime(self.at);
+        self.turn = Turn::begin(self.at);
+        self.local.lanes.resume();
+        found
     }
 
     /// This worker's next task: the one that was woken last, but not too many of those in a row, or the queue's first; of the
@@ -489,8 +589,10 @@ impl Worker<'_> {
         }
     }
 
-    /// Sleeps, in the reactor if nobody else does, until there may be something to do.
-    fn sleep(&mut self) {
+    /// Sleeps, in the reactor if nobody else does, until there may be something to do. Not at all if `must_not` says so once the
+    /// worker counts as asleep.
+    fn sleep(&mut self, must_not: impl Fn() -> bool) {
+        self.local.lanes.suspend();
         let mut driver = try_driver(self.shared);
         let mut place = if driver.is_some() { Place::Reactor } else { Place::Parker };
         let (mut woken, mut turned) = (false, false);
@@ -505,7 +607,7 @@ impl Worker<'_> {
         }
         // The look at every queue that `Idle` asks for. A notification that was sent meanwhile is not waited for: it
         // stays with the parker or the reactor, and makes the next sleep there a short one.
-        if !woken && !self.shared.has_work() && !self.shared.should_stop() {
+        if !woken && !self.shared.has_work() && !self.shared.should_stop() && !must_not() {
             self.counters().parks.add_one();
             self.lease.set_idle();
             match &mut driver {
@@ -522,6 +624,7 @@ impl Worker<'_> {
         self.searching = !self.shared.idle.wake_up(self.local.index);
         self.at = self.lease.charge_runtime(self.at);
         self.turn = Turn::begin(self.at);
+        self.local.lanes.resume();
         if turned {
             self.share_what_was_woken();
         } else if place == Place::Reactor {

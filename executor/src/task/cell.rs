@@ -55,10 +55,11 @@ enum Stage<F: Future, R> {
 }
 
 /// Allocates a task that is scheduled: its runnable, its join handle and `others` more references exist.
+///
+/// Here nothing is said of threads: [`refs`](super::refs), whose types go from thread to thread, demands what they need.
 pub(super) fn allocate<F, S>(core: S, future: F, others: usize) -> NonNull<Header<S>>
 where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
+    F: Future + 'static,
     S: Schedule,
 {
     Cell::<F, S>::boxed(core, State::scheduled(others), Stage::Pending(future))
@@ -66,8 +67,7 @@ where
 
 impl<F, S> Cell<F, S>
 where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
+    F: Future + 'static,
     S: Schedule,
 {
     const VTABLE: VTable<S> = VTable {
@@ -107,8 +107,7 @@ where
 /// `ptr` is a live cell of exactly these types; the caller holds the runnable and gives its reference up.
 unsafe fn run<F, S>(ptr: NonNull<Header<S>>, mut run: S::Run<'_>) -> S::Stamp
 where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
+    F: Future + 'static,
     S: Schedule,
 {
     // SAFETY: the types are the allocation's (this function is reached through its own vtable), and the runnable's
@@ -222,8 +221,7 @@ where
 /// The caller has just set COMPLETE, which made the state word read `after`.
 unsafe fn publish<F, S>(cell: &Cell<F, S>, after: Snapshot)
 where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
+    F: Future + 'static,
     S: Schedule,
 {
     let state = &cell.header.state;
@@ -251,8 +249,7 @@ where
 /// As for [`run`]; the task is not registered anywhere.
 unsafe fn refuse_typed<F, S>(ptr: NonNull<Header<S>>, reason: S::Reason)
 where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
+    F: Future + 'static,
     S: Schedule,
 {
     // SAFETY: as in `run`.
@@ -276,8 +273,7 @@ where
 /// `into` points to an `Option<End<F::Output, S::Reason>>`.
 unsafe fn take_output<F, S>(ptr: NonNull<Header<S>>, into: *mut ())
 where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
+    F: Future + 'static,
     S: Schedule,
 {
     // SAFETY: live and of these types, by contract.
@@ -295,8 +291,7 @@ where
 /// `ptr` is a live cell of these types that is complete, and the caller was its join handle.
 unsafe fn drop_output<F, S>(ptr: NonNull<Header<S>>)
 where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
+    F: Future + 'static,
     S: Schedule,
 {
     // SAFETY: live and of these types, by contract.
@@ -311,8 +306,7 @@ where
 /// `ptr` is a live cell of these types to which no reference is left.
 unsafe fn dealloc<F, S>(ptr: NonNull<Header<S>>)
 where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
+    F: Future + 'static,
     S: Schedule,
 {
     // SAFETY: it was leaked from a box of this type, and nobody else has it. A panic of a destructor (a future that

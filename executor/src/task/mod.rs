@@ -116,10 +116,12 @@ pub use self::snapshot::{TaskSnapshot, TaskState};
 
 pub(crate) use self::panic::contain;
 pub(crate) use self::place::Place;
-pub(crate) use self::refs::{Joint, Runnable, TaskRef, spawn as allocate};
+pub(crate) use self::refs::{
+    Joint, Parts, Runnable, TaskRef, spawn as allocate, spawn_unchecked as allocate_unchecked,
+};
 #[cfg(not(loom))]
 pub(crate) use self::{
-    builder::{spawn_here, spawn_plain},
+    builder::{no_local_runtime, spawn_here, spawn_local_plain, spawn_plain},
     core::{Metered, TaskCore},
     join::Joining,
     registry::{Key, Registry},
