@@ -155,7 +155,7 @@ impl WakeQueue {
         self.load(Ordering::Acquire).kinds().contains(Kinds::ENDED)
     }
 
-    /// Gives the vacant record to a new owner; the generation was already moved on by [`vacate`](Self::vacate).
+    /// Opens a vacant record for its next owner; the generation was already moved on by [`vacate`](Self::vacate).
     pub(crate) fn occupy(&self) {
         let word = self.load(Ordering::Relaxed);
         debug_assert!(word.kinds() == Kinds::ENDED, "only a vacant record is occupied");

@@ -195,12 +195,22 @@ where
             End::Panicked(payload)
         }
     };
-    // SAFETY: as above. What is replaced is `Taken`, which has nothing to drop.
+    // Its reference goes with our own, below.
+    let registered = cell.header.core.retire().map(std::mem::forget).is_some();
+    let ours = 1 + usize::from(registered);
+    if state.is_last(ours) {
+        // Nobody is left to hear of it, and nobody can come.
+        contain(|| drop(end));
+        let at = run.end_now();
+        drop(running);
+        // SAFETY: the last references are ours.
+        unsafe { free(ptr) };
+        return at;
+    }
+    // SAFETY: RUNNING is still ours. What is replaced is `Taken`, which has nothing to drop.
     if let Err(payload) = unsafe { cell.replace(Stage::Ended(end)) } {
         discard(payload);
     }
-    // Its reference goes with our own, below.
-    let registered = cell.header.core.retire().map(std::mem::forget).is_some();
 
     let after = state.complete();
     // SAFETY: we have just completed it, as the one that ran it.
@@ -208,7 +218,7 @@ where
 
     let at = run.end_now();
     drop(running);
-    if state.ref_dec(1 + usize::from(registered)) {
+    if state.ref_dec(ours) {
         // SAFETY: the last references were ours.
         unsafe { free(ptr) };
     }

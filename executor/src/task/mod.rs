@@ -42,7 +42,8 @@
 //! 6. `wake` of a running task leaves the bit for 4. A wake of a scheduled or complete task changes nothing. A task that
 //!    wakes *itself* leaves only a note (`running`), and goes back into the queue RUNNING: whoever takes it from there
 //!    goes on in its place, without 2. Other threads see a task that runs, and leave their wakes as bits.
-//! 7. `complete`: the future is dropped and the outcome stored.
+//! 7. `complete`: the future is dropped and the outcome stored. A task to which nobody else has a reference by then skips this and is
+//!    freed.
 //!
 //! 8 to 11 concern the joiner and are explained below. There is no transition for *abort*: aborting, limits and
 //! shutdown all post on the task's account, and the worker learns it at the next boundary: before the poll, if the

@@ -354,7 +354,7 @@ fn waker_arc(waker: &Waker) -> std::sync::Arc<Woken> {
     }
 }
 
-/// A place for a runnable: two threads put and take, and every task is run once, by whoever has it.
+/// A place for a runnable: its owner puts and takes, a thief takes, and every task is run once, by whoever has it.
 #[test]
 fn a_place_gives_each_runnable_out_once() {
     model(|| {
