@@ -147,13 +147,13 @@ impl Builder {
 
     /// The account with its group and limits, and what else is kept.
     fn prepare(self) -> Result<(Account, GroupId, Option<Box<Extras>>), SpawnError> {
-        let account = Account::new();
-        let group = match &self.group {
+        let (account, group) = match &self.group {
             Some(group) => {
+                let account = Account::new();
                 account.set_group(group);
-                group.id()
+                (account, group.id())
             }
-            None => account.inherit_group(),
+            None => Account::inherit(),
         };
         if let Some(handler) = self.on_soft_limit {
             // The account is new: it has not ended.
@@ -239,8 +239,7 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    let account = Account::new();
-    let group = account.inherit_group();
+    let (account, group) = Account::inherit();
     register(shared, account, group, None, site, |core| allocate(core, future))
 }
 
@@ -257,8 +256,7 @@ where
     F: Future + 'static,
     F::Output: 'static,
 {
-    let account = Account::new();
-    let group = account.inherit_group();
+    let (account, group) = Account::inherit();
     // SAFETY: the task runs on this thread by contract, and a registered task keeps a reference in the registry until it has ended.
     let made = register(shared, account, group, None, site, |core| unsafe { allocate_unchecked(core, future) });
     made.unwrap_or_else(Refused::refuse)

@@ -198,7 +198,9 @@ where
     // Its reference goes with our own, below.
     let registered = cell.header.core.retire().map(std::mem::forget).is_some();
     let ours = 1 + usize::from(registered);
-    if state.is_last(ours) {
+    let alone = state.is_last(ours);
+    cell.header.core.end(alone);
+    if alone {
         // Nobody is left to hear of it, and nobody can come.
         contain(|| drop(end));
         let at = run.end_now();

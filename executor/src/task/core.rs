@@ -155,8 +155,14 @@ impl Schedule for TaskCore {
         self.account.set_waker(waker);
     }
 
+    fn end(&self, alone: bool) {
+        // Else the account's drop, which follows, ends it, and cheaper.
+        if !alone || !self.account.is_unobserved() {
+            self.account.end();
+        }
+    }
+
     fn retire(&self) -> Option<TaskRef<Self>> {
-        self.account.end();
         // SAFETY: this is part of the run that completes the task, which it is not yet; and the run's worker holds the runtime
         // beyond it.
         unsafe { self.home.0.as_ref() }.unregister(self.key())

@@ -183,6 +183,8 @@ pub(crate) trait Schedule: Sized + Send + Sync + 'static {
     }
     /// Here it is.
     fn set_waker(&self, _waker: Waker) {}
-    /// The outcome is stored and will be published next. Called once, inside the bracket. What it returns is given up.
+    /// The future is dropped. Takes the task out of the registry, and gives up what it returns. Called once, inside the bracket.
     fn retire(&self) -> Option<TaskRef<Self>>;
+    /// The outcome will be published next, or, if the run is `alone` with the task, dropped with it. Called once, behind `retire`.
+    fn end(&self, _alone: bool) {}
 }
