@@ -151,9 +151,11 @@ impl Inner {
     }
 
     fn run_tick(&self, sleeper: &Sleeper) {
-        loop {
+        // SeqCst, with the store in `Owner::drop` and what the sleeper does: see below.
+        let stopped = || self.stop.load(Ordering::SeqCst);
+        while !stopped() {
             sleeper.wait();
-            if self.stop.load(Ordering::Acquire) {
+            if stopped() {
                 return;
             }
             if !self.gate.is_open() {
@@ -161,7 +163,8 @@ impl Inner {
             }
             self.tick();
             if !self.any_active() {
-                // Stopped before the gate closes: whoever opens it next starts the timer after this.
+                // Stopped before the gate closes: whoever opens it next starts the timer after this. It also takes back an
+                // interruption that came just before, so the loop looks whether it is to end before it sleeps.
                 sleeper.stop();
                 if self.gate.close(|| self.any_active()) {
                     sleeper.start(self.period);
@@ -194,7 +197,7 @@ impl Drop for Owner {
             self.threads.drain(..).for_each(std::mem::forget);
             return;
         }
-        self.inner.stop.store(true, Ordering::Release);
+        self.inner.stop.store(true, Ordering::SeqCst);
         if let Some(sleeper) = &self.inner.sleeper {
             sleeper.interrupt();
         }

@@ -377,19 +377,29 @@ mod arena {
     }
 }
 
-/// In a model every record is fresh: loom's types belong to one execution.
+/// In a model every record is fresh: loom's types belong to one execution. One that was given back can still be looked at.
 #[cfg(loom)]
 mod arena {
     use super::Record;
+    use std::cell::RefCell;
+
+    thread_local! {
+        /// Of all executions of a model: its threads are coroutines of one thread.
+        static RECORDS: RefCell<Vec<&'static Record>> = const { RefCell::new(Vec::new()) };
+    }
 
     pub(super) fn take() -> &'static Record {
-        Box::leak(Box::new(Record::new(0)))
+        RECORDS.with_borrow_mut(|records| {
+            let record: &'static Record = Box::leak(Box::new(Record::new(records.len() as u32)));
+            records.push(record);
+            record
+        })
     }
     pub(super) fn allocated() -> usize {
         0
     }
     pub(super) fn give_back(_record: &'static Record) {}
-    pub(super) fn at(_index: u32) -> Option<&'static Record> {
-        None
+    pub(super) fn at(index: u32) -> Option<&'static Record> {
+        RECORDS.with_borrow(|records| records.get(index as usize).copied())
     }
 }
