@@ -11,6 +11,8 @@ pub mod busy;
 pub mod child;
 pub mod os;
 pub mod plot;
+pub mod posix;
+pub mod random;
 pub mod report;
 pub mod rounds;
 pub mod row;
