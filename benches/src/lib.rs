@@ -18,3 +18,4 @@ pub mod rounds;
 pub mod row;
 pub mod stats;
 pub mod table;
+pub mod threads;

@@ -69,6 +69,13 @@ impl Histogram {
         }
     }
 
+    /// Begins anew. From any thread: what is added meanwhile may count or not.
+    pub(crate) fn clear(&self) {
+        for counter in self.counts.iter().chain([&self.max_ns]) {
+            counter.store(0, Ordering::Relaxed);
+        }
+    }
+
     /// What it came to so far.
     pub(crate) fn distribution(&self) -> Distribution {
         let counts: Vec<u64> = self.counts.iter().map(|count| count.load(Ordering::Relaxed)).collect();
@@ -140,5 +147,7 @@ mod tests {
         }
         histogram.add(u64::MAX);
         assert_eq!(histogram.distribution().max, Duration::from_nanos(u64::MAX));
+        histogram.clear();
+        assert_eq!(histogram.distribution(), Distribution::default());
     }
 }

@@ -72,6 +72,12 @@ impl Lateness {
         self.late.distribution()
     }
 
+    /// Counts from now on.
+    pub(crate) fn clear(&self) {
+        self.late.clear();
+        self.missed.store(0, Ordering::Relaxed);
+    }
+
     /// Periods without a tick of their own.
     pub(crate) fn missed(&self) -> u64 {
         self.missed.load(Ordering::Relaxed)

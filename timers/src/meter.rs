@@ -321,6 +321,13 @@ impl Meter {
         self.0.inner.clock.accuracy()
     }
 
+    /// Counts lateness, missed periods and looks from now on: what benches measure is a stretch, and quantiles cannot be subtracted.
+    #[doc(hidden)]
+    pub fn clear_tick_distributions(&self) {
+        self.0.inner.lateness.clear();
+        self.0.inner.metrics.look.clear();
+    }
+
     /// What the tick has done, and how the threads' CPU time was charged.
     pub fn metrics(&self) -> MeterMetrics {
         let inner = &self.0.inner;
