@@ -19,3 +19,4 @@ pub mod row;
 pub mod stats;
 pub mod table;
 pub mod threads;
+pub mod work;

@@ -11,6 +11,16 @@ impl Default for Random {
 }
 
 impl Random {
+    /// Another row of numbers for each seed.
+    #[must_use]
+    pub fn seeded(seed: u64) -> Self {
+        let mut random = Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        for _ in 0..8 {
+            random.bits();
+        }
+        random
+    }
+
     /// Any 64 bits but zero.
     pub fn bits(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
