@@ -44,8 +44,10 @@ impl CpuClock {
     pub(crate) fn now_ns(&self) -> u64 {
         // The reference keeps the record this account's, so there is always a reading.
         let seen_ns = read(self.record, self.record.target()).unwrap_or(0);
-        // What was ever given out stays the least.
-        self.record.shared.reported_ns.fetch_max(seen_ns, Ordering::AcqRel).max(seen_ns)
+        // What was ever given out stays the least. The clock of a task that waits stands still: then there is nothing to write.
+        let reported = &self.record.shared.reported_ns;
+        let reported_ns = reported.load(Ordering::Acquire);
+        if reported_ns >= seen_ns { reported_ns } else { reported.fetch_max(seen_ns, Ordering::AcqRel).max(seen_ns) }
     }
 
     /// What was used up to the last boundary, in detail.
