@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::clock::manual::ManualState;
-use crate::clock::{AccuracyClass, Clock, ClockSource, Stamp, fast, fork};
+use crate::clock::{AccuracyClass, Clock, ClockSource, Stamp, fast, fork, os};
 use crate::error::MeterError;
 use crate::gate::Gate;
 use crate::histogram::{Distribution, Histogram};
@@ -434,6 +434,7 @@ impl MeterBuilder {
         let tick = inner.clone();
         owner.threads.push(named("tick").spawn(move || {
             if let Some(sleeper) = &tick.sleeper {
+                os::ask_for_short_slices();
                 tick.run_tick(sleeper);
             }
         })?);
