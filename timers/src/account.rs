@@ -1,10 +1,5 @@
 //! The account of one metered thing: the owner's handle to its record.
-//!
-//! An account has no record until it needs one: until it is first run, or somebody posts on it, limits it or looks at its clock. So a
-//! thread that spawns for others touches none, and the record's lines are not sent from processor to processor.
-#![allow(unsafe_code)]
 
-use std::ptr;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
@@ -15,7 +10,7 @@ use crate::group::{Group, GroupId};
 use crate::limit::{CpuLimit, PollLimit, limit_ns};
 use crate::record::{self, NEVER, Record};
 use crate::slot::Target;
-use crate::sync::{AtomicPtr, Ordering};
+use crate::sync::Ordering;
 use crate::timer_set::{Action, Delivery, Expiry, TimerSet};
 use crate::units::nanos;
 use crate::wake_queue::Kinds;
@@ -44,71 +39,47 @@ pub struct Usage {
 /// [`Metered`](crate::Metered).
 #[derive(Debug)]
 pub struct Account {
-    /// Null until it is needed, then the same for good. What it points to lives for ever.
-    record: AtomicPtr<Record>,
+    record: &'static Record,
 }
 
 impl Account {
     /// A new account, with nothing used, no limit and no group.
     pub fn new() -> Self {
-        Self { record: AtomicPtr::new(ptr::null_mut()) }
+        Self { record: record::take() }
     }
 
     /// A new account in the group of the account that runs on this thread, if it has one, and which group that is.
     #[inline]
     pub fn inherit() -> (Self, GroupId) {
-        let Some(parent) = crate::current::outermost() else { return (Self::new(), GroupId::NONE) };
-        // This thread runs accounts, so it will probably run this one too. Nobody else has it yet: a plain store does.
-        let account = Self { record: AtomicPtr::new(ptr::from_ref(record::take()).cast_mut()) };
+        let account = Self::new();
         // One load on the path of those who use no groups.
-        if parent.own.group_index.load(Ordering::Relaxed) == 0 {
-            return (account, GroupId::NONE);
-        }
-        let group = parent.cold.lock().group.clone();
-        let id = group.as_ref().map_or(GroupId::NONE, Group::id);
-        if let Some(group) = group {
-            account.set_group(&group);
-        }
-        (account, id)
-    }
-
-    /// The record; the account gets one if it has none yet.
-    #[inline]
-    pub(crate) fn record(&self) -> &'static Record {
-        self.record_if_any().unwrap_or_else(|| self.get_record())
-    }
-
-    #[inline]
-    fn record_if_any(&self) -> Option<&'static Record> {
-        // SAFETY: null, or what `get_record` stored: a reference to a record that lives for ever and is only ever shared. Acquire: if
-        // another thread took it from the list, what that one saw of it is seen here.
-        unsafe { self.record.load(Ordering::Acquire).as_ref() }
-    }
-
-    #[inline(never)]
-    fn get_record(&self) -> &'static Record {
-        let new = record::take();
-        let pointer = ptr::from_ref(new).cast_mut();
-        match self.record.compare_exchange(ptr::null_mut(), pointer, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => new,
-            Err(_) => {
-                // Another thread was faster.
-                new.release();
-                self.record()
+        if let Some(parent) = crate::current::outermost()
+            && parent.own.group_index.load(Ordering::Relaxed) != 0
+        {
+            let group = parent.cold.lock().group.clone();
+            if let Some(group) = group {
+                account.set_group(&group);
+                return (account, group.id());
             }
         }
+        (account, GroupId::NONE)
+    }
+
+    #[inline]
+    pub(crate) fn record(&self) -> &'static Record {
+        self.record
     }
 
     /// Where to wake the task when something is posted while it waits. Replaces the waker before.
     pub fn set_waker(&self, waker: Waker) {
         let waker = Arc::new(waker);
         let old = {
-            let mut cold = self.record().cold.lock();
-            if self.record().shared.wake.is_ended() {
+            let mut cold = self.record.cold.lock();
+            if self.record.shared.wake.is_ended() {
                 Some(waker)
             } else {
                 let old = cold.waker.replace(waker);
-                self.record().refresh(&cold);
+                self.record.refresh(&cold);
                 old
             }
         };
@@ -120,7 +91,7 @@ impl Account {
     /// [`Run::after_poll`](crate::Run::after_poll), and when it gives out a clock.
     #[inline]
     pub fn wants_waker(&self) -> bool {
-        self.record_if_any().is_some_and(Record::wants_waker)
+        self.record.wants_waker()
     }
 
     /// Posts a cancellation: at its next boundary the run answers [`Control::Cancel`](crate::Control::Cancel). `Ok(true)`: the
@@ -129,23 +100,22 @@ impl Account {
     /// # Errors
     /// [`Exited`] if the account has ended.
     pub fn cancel(&self) -> Result<bool, Exited> {
-        self.record().shared.wake.post(Kinds::CANCEL).map_err(|_| Exited)
+        self.record.shared.wake.post(Kinds::CANCEL).map_err(|_| Exited)
     }
 
     /// The end of the task: nothing can be posted or armed any more, and supervisors that wait on its clock are told.
     /// Idempotent. What is used afterwards (waking the joiner, say) is still charged.
     pub fn end(&self) {
-        let record = self.record();
         // A full fence lies between the end and the look at who has handles: see `Record::retain`.
-        if !record.shared.wake.end() || record.is_plain() {
+        if !self.record.shared.wake.end() || self.record.is_plain() {
             return;
         }
         let (mut timers, waker) = {
-            let mut cold = self.record().cold.lock();
+            let mut cold = self.record.cold.lock();
             let timers = cold.timers.take();
             let waker = cold.waker.take();
-            self.record().shared.hard_ns.store(NEVER, Ordering::Relaxed);
-            self.record().refresh(&cold);
+            self.record.shared.hard_ns.store(NEVER, Ordering::Relaxed);
+            self.record.refresh(&cold);
             (timers, waker)
         };
         for waiter in timers.as_mut().map(|timers| timers.take_waiters()).unwrap_or_default() {
@@ -159,12 +129,12 @@ impl Account {
     /// the only reference to the account, who may then leave [`end`](Self::end) to its drop.
     #[inline]
     pub fn is_unobserved(&self) -> bool {
-        self.record_if_any().is_none_or(Record::is_plain)
+        self.record.is_plain()
     }
 
     /// Whether a thread runs it at this moment.
     pub fn is_running(&self) -> bool {
-        let Some(target) = self.record_if_any().map(Record::target) else { return false };
+        let target = self.record.target();
         let shown =
             |slot: &crate::thread::ThreadSlot| slot.shown.read(|frames| frames.iter().any(|f| f.target == target));
         crate::thread::all_slots().any(|slot| shown(slot) == Some(true))
@@ -172,17 +142,17 @@ impl Account {
 
     /// Whether [`end`](Self::end) was called.
     pub fn has_ended(&self) -> bool {
-        self.record_if_any().is_some_and(|record| record.shared.wake.is_ended())
+        self.record.shared.wake.is_ended()
     }
 
     /// The account's clock.
     pub fn clock(&self) -> CpuClock {
-        CpuClock::of(self.record())
+        CpuClock::of(self.record)
     }
 
     /// What was used up to the last boundary.
     pub fn usage(&self) -> Usage {
-        self.record_if_any().map(usage).unwrap_or_default()
+        usage(self.record)
     }
 
     /// Sets or replaces the CPU limit; see [`CpuClock::set_cpu_limit`].
@@ -190,7 +160,7 @@ impl Account {
     /// # Errors
     /// See [`LimitError`]; the limit then stays as it was.
     pub fn set_cpu_limit(&self, limit: CpuLimit) -> Result<(), LimitError> {
-        set_cpu_limit(self.record(), limit)
+        set_cpu_limit(self.record, limit)
     }
 
     /// Sets what runs at the soft limit, on the account's own time. Replaces the handler before. A soft limit without a handler
@@ -199,7 +169,7 @@ impl Account {
     /// # Errors
     /// [`Exited`] if the account has ended.
     pub fn on_soft_limit(&self, handler: impl FnMut(Expiry) -> Action + Send + 'static) -> Result<(), Exited> {
-        set_soft_handler(self.record(), Box::new(handler))
+        set_soft_handler(self.record, Box::new(handler))
     }
 
     /// Sets or replaces the limit of one poll.
@@ -208,23 +178,23 @@ impl Account {
     /// See [`LimitError`]; the limit then stays as it was.
     pub fn set_poll_limit(&self, limit: PollLimit) -> Result<(), LimitError> {
         limit.validate()?;
-        self.record().shared.poll_limit_ns.store(limit_ns(limit.hard), Ordering::Relaxed);
-        self.record().shared.wake.retract_limit();
+        self.record.shared.poll_limit_ns.store(limit_ns(limit.hard), Ordering::Relaxed);
+        self.record.shared.wake.retract_limit();
         Ok(())
     }
 
     /// The hard CPU limit, if there is one.
     pub fn hard_limit(&self) -> Option<Duration> {
-        hard_limit(self.record_if_any()?)
+        hard_limit(self.record)
     }
 
     /// Makes the account a member of `group`; what it used before stays with the group before.
     pub fn set_group(&self, group: &Group) {
         let old = {
-            let mut cold = self.record().cold.lock();
-            self.record().own.group_index.store(group.id().index() as u32, Ordering::Relaxed);
+            let mut cold = self.record.cold.lock();
+            self.record.own.group_index.store(group.id().index() as u32, Ordering::Relaxed);
             let old = cold.group.replace(group.clone());
-            self.record().refresh(&cold);
+            self.record.refresh(&cold);
             old
         };
         drop(old);
@@ -232,15 +202,14 @@ impl Account {
 
     /// The account's group, if it has one.
     pub fn group(&self) -> Option<Group> {
-        self.record_if_any()?.cold.lock().group.clone()
+        self.record.cold.lock().group.clone()
     }
 
     /// For after the task was made idle, when another thread may run it already: tells whether an expiry was armed while the
     /// poll ended; then use [`Watch::recheck`].
     #[inline]
     pub fn watch(&self) -> Watch {
-        let record = self.record();
-        Watch { record, generation: record.shared.wake.generation() }
+        Watch { record: self.record, generation: self.record.shared.wake.generation() }
     }
 }
 
@@ -252,13 +221,11 @@ impl Default for Account {
 
 impl Drop for Account {
     fn drop(&mut self) {
-        if let Some(record) = self.record_if_any() {
-            // Nobody else has the account any more. If nobody has a handle either, there is nobody to be refused or told.
-            if !record.is_plain() {
-                self.end();
-            }
-            record.release();
+        // Nobody else has the account any more. If nobody has a handle either, there is nobody to be refused or told.
+        if !self.record.is_plain() {
+            self.end();
         }
+        self.record.release();
     }
 }
 

@@ -5,7 +5,7 @@
 //!
 //! # Shutting down
 //!
-//! There is one way, whoever begins it: the registry is closed, so that nothing is spawned any more; every live task
+//! There is one way, whoever begins it: the runtime is closed, so that nothing is spawned any more; every live task
 //! is cancelled, by the same post on its account that `abort` makes; the workers go on until the last task has dropped
 //! its future, on its own account; then they end. So every future is dropped exactly once, on a worker, and none is
 //! polled after the shutdown has reached it. What differs is how long the caller waits:
@@ -27,6 +27,7 @@ mod worker;
 pub use self::builder::{BuildError, Builder};
 pub use self::handle::{EnterGuard, Handle};
 pub use self::local::LocalRuntime;
+pub(crate) use self::metrics::Counter;
 pub use self::metrics::Metrics;
 pub(crate) use self::shared::Shared;
 

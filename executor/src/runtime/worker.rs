@@ -84,8 +84,10 @@ impl Local {
         std::ptr::eq(Arc::as_ptr(&self.shared), runtime)
     }
 
-    pub(crate) fn index(&self) -> usize {
-        self.index
+    /// One of its tasks has spawned another.
+    #[inline]
+    pub(crate) fn count_spawned(&self) {
+        self.shared.peers[self.index].counters.spawned.add_one();
     }
 
     /// A task that was woken or spawned on this worker: it runs next, and what was to run next goes to the back of the queue. So
@@ -420,7 +422,8 @@ impl<'a> Worker<'a> {
         self.runs += 1;
         self.counters().runs.add_one();
         let (lease, at) = (self.lease, self.at);
-        self.at = task.run(|core| Metered(lease.begin(core.account(), at)));
+        let ended = &self.shared.peers[self.local.index].counters.ended;
+        self.at = task.run(|core| Metered { run: lease.begin(core.account(), at), ended });
     }
 
     /// The task is of another group than the one whose turn it is: it was found elsewhere.
@@ -607,7 +610,7 @@ impl<'a> Worker<'a> {
         }
         // The look at every queue that `Idle` asks for. A notification that was sent meanwhile is not waited for: it
         // stays with the parker or the reactor, and makes the next sleep there a short one.
-        if !woken && !self.shared.has_work() && !self.shared.should_stop() && !must_not() {
+        if !woken && !self.shared.should_stop() && !must_not() && !self.shared.has_work() {
             self.counters().parks.add_one();
             self.lease.set_idle();
             match &mut driver {

@@ -302,16 +302,8 @@ fn register<T>(
         shared.shares().admit(group);
     }
     let (runnable, task, joint) = allocate(TaskCore::new(account, Home::of(shared), group, site, extras));
-    // Registered first, scheduled second: a task that runs is always in the registry.
-    match shared.register(task) {
-        Ok(key) => {
-            runnable.core().set_key(key);
-            <TaskCore as super::Schedule>::schedule(runnable);
-            Ok(JoinHandle::new(Joining::Task(joint)))
-        }
-        Err(task) => {
-            drop(task);
-            Err(Refused { runnable, joint })
-        }
+    match shared.start(task, runnable) {
+        Ok(()) => Ok(JoinHandle::new(Joining::Task(joint))),
+        Err(runnable) => Err(Refused { runnable, joint }),
     }
 }

@@ -7,7 +7,7 @@
 //! # The cell
 //!
 //! A task is one allocation: a state word, a static table of functions, the waker of the joiner, the runtime's core
-//! of the task (account, registry key, name) and the *stage*: the future, later its outcome, then nothing. Whoever
+//! of the task (account, registry slot, name) and the *stage*: the future, later its outcome, then nothing. Whoever
 //! refers to it counts in the state word:
 //!
 //! * the **runnable**, in a run queue or in the hands of the worker that runs it: at most one exists;
@@ -96,7 +96,6 @@ mod join_set;
 mod local;
 #[cfg(all(test, loom))]
 mod models;
-#[cfg(not(loom))]
 mod registry;
 #[cfg(not(loom))]
 mod snapshot;
@@ -125,7 +124,8 @@ pub(crate) use self::{
     builder::{no_local_runtime, spawn_here, spawn_local_plain, spawn_plain},
     core::{Metered, TaskCore},
     join::Joining,
-    registry::{Key, Registry},
+    registry::all as all_slots,
+    running::is_inside,
 };
 
 /// How a task ended.
@@ -147,6 +147,8 @@ pub(crate) trait Run<R> {
     fn after_poll(&mut self, completed: bool) -> Verdict<R>;
     /// The poll is over; destructors, the outcome and the joiner's wake follow. For brackets that charge only here.
     fn section(&mut self) {}
+    /// The task has left the registry.
+    fn count_end(&self) {}
     /// Closes the bracket as of `after_poll`.
     fn end(self) -> Self::Stamp;
     /// Closes the bracket as of now.

@@ -119,6 +119,17 @@ unsafe impl<S: Schedule> Send for TaskRef<S> {}
 unsafe impl<S: Schedule> Sync for TaskRef<S> {}
 
 impl<S: Schedule> TaskRef<S> {
+    /// # Safety
+    /// The caller gives up one reference, or has this one forgotten while its own lives.
+    pub(super) unsafe fn from_raw(ptr: NonNull<Header<S>>) -> Self {
+        Self { ptr }
+    }
+
+    /// For the registry, which keeps it.
+    pub(super) fn as_ptr(&self) -> NonNull<Header<S>> {
+        self.ptr
+    }
+
     pub(crate) fn core(&self) -> &S {
         // SAFETY: our reference keeps the cell alive; `core` is never written.
         unsafe { &self.ptr.as_ref().core }
