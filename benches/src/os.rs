@@ -1,4 +1,4 @@
-//! What the benches need of the operating system and the processor. The only file with `unsafe`.
+//! What the benches need of the operating system and the processor. The only file with `unsafe`, with [`posix`](crate::posix).
 
 #![allow(unsafe_code)]
 
@@ -31,6 +31,46 @@ fn clock_ns(clock: libc::clockid_t) -> io::Result<u64> {
         return Err(io::Error::last_os_error());
     }
     Ok(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
+}
+
+/// CPU time of a thread of this process, in nanoseconds, by the kernel; `None` if there is no such thread.
+#[must_use]
+pub fn thread_cpu_ns_of(thread: u32) -> Option<u64> {
+    // CPUCLOCK_PERTHREAD_MASK | CPUCLOCK_SCHED beneath the complement of the id, as pthread_getcpuclockid makes it.
+    let clock = (!libc::clockid_t::try_from(thread).ok()? << 3) | 6;
+    clock_ns(clock).ok()
+}
+
+/// The calling thread's number.
+#[must_use]
+pub fn thread_id() -> u32 {
+    // SAFETY: takes nothing and returns a number above zero.
+    unsafe { libc::gettid() as u32 }
+}
+
+/// Bytes that the C library's allocator has handed out, with its own overhead; `None` where it does not say.
+#[must_use]
+pub fn allocated_bytes() -> Option<usize> {
+    #[cfg(target_env = "gnu")]
+    {
+        // SAFETY: takes nothing and returns plain numbers.
+        let info = unsafe { libc::mallinfo2() };
+        Some(info.uordblks + info.hblkhd)
+    }
+    #[cfg(not(target_env = "gnu"))]
+    None
+}
+
+/// Bytes of the process that are in memory.
+///
+/// # Errors
+/// If the system does not say.
+pub fn resident_bytes() -> io::Result<usize> {
+    let pages = std::fs::read_to_string("/proc/self/statm")?;
+    let resident = pages.split_whitespace().nth(1).and_then(|pages| pages.parse::<usize>().ok());
+    // SAFETY: takes a number and returns one.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    Ok(resident.ok_or(io::ErrorKind::InvalidData)? * page as usize)
 }
 
 /// Reads the time stamp counter; the monotonic clock on processors without one.

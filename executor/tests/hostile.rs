@@ -118,7 +118,6 @@ fn t07_t08_t09_a_task_with_all_its_timers_due_at_once_harms_itself_alone() {
     assert_eq!(neighbours_group.cpu_time(), us(2) * u32::try_from(turns.iter().sum::<u64>()).unwrap());
     // A tick looks at the one polling thread and at what it polls, whatever that has armed.
     for tick in &ticks {
-        // None before the worker has begun.
         assert!(tick.threads <= 1 && tick.suspects <= 1 && tick.posted <= 2, "{tick:?}");
     }
 }

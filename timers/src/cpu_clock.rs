@@ -36,7 +36,7 @@ impl CpuClock {
 
     /// The CPU time used so far, the poll in progress included. Never goes back.
     ///
-    /// Costs a few loads, and a system call where the task is in a poll on another thread.
+    /// Costs a few loads for each thread that polls, and a system call where the task is in a poll on another one.
     pub fn now(&self) -> Duration {
         Duration::from_nanos(self.now_ns())
     }
@@ -44,8 +44,10 @@ impl CpuClock {
     pub(crate) fn now_ns(&self) -> u64 {
         // The reference keeps the record this account's, so there is always a reading.
         let seen_ns = read(self.record, self.record.target()).unwrap_or(0);
-        // What was ever given out stays the least.
-        self.record.shared.reported_ns.fetch_max(seen_ns, Ordering::AcqRel).max(seen_ns)
+        // What was ever given out stays the least. The clock of a task that waits stands still: then there is nothing to write.
+        let reported = &self.record.shared.reported_ns;
+        let reported_ns = reported.load(Ordering::Acquire);
+        if reported_ns >= seen_ns { reported_ns } else { reported.fetch_max(seen_ns, Ordering::AcqRel).max(seen_ns) }
     }
 
     /// What was used up to the last boundary, in detail.
@@ -141,9 +143,11 @@ pub(crate) fn read(record: &Record, target: Target) -> Option<u64> {
 
 /// What is charged plus what is in progress. `None`: a boundary fell in between, which would count a poll twice.
 fn try_read(record: &Record, target: Target) -> Option<u64> {
+    let own = thread::current();
     let mut in_progress_ns = 0u64;
-    // A poll, and blocking jobs beside it.
-    let mut running: Vec<(&ThreadSlot, u32)> = Vec::new();
+    // A poll, and blocking jobs beside it, which are few: the first is noted without an allocation.
+    let mut first: Option<(&ThreadSlot, u32)> = None;
+    let mut more: Vec<(&ThreadSlot, u32)> = Vec::new();
     for slot in thread::all_slots() {
         let seen = slot.shown.read(|frames| {
             let frame = frames.iter().find(|frame| frame.target == target)?;
@@ -152,12 +156,20 @@ fn try_read(record: &Record, target: Target) -> Option<u64> {
         let Some(Some((start_ns, version))) = seen else {
             continue;
         };
-        in_progress_ns += slot.clock_source().remote_cpu_ns(slot)?.saturating_sub(start_ns);
-        running.push((slot, version));
+        let now_ns = match own {
+            // A task that asks for its own time: by the clock that it is charged by, which takes no system call.
+            Some(own) if std::ptr::eq(own.slot, slot) => own.clock.stamp(slot).cpu_ns,
+            _ => slot.clock_source().remote_cpu_ns(slot)?,
+        };
+        in_progress_ns += now_ns.saturating_sub(start_ns);
+        match first {
+            None => first = Some((slot, version)),
+            Some(_) => more.push((slot, version)),
+        }
     }
     let total_ns = record.total_ns();
     // None of them has charged anything since it was looked at.
-    let still = running.iter().all(|(slot, version)| slot.shown.is_still(*version));
+    let still = first.iter().chain(&more).all(|(slot, version)| slot.shown.is_still(*version));
     still.then(|| total_ns.saturating_add(in_progress_ns))
 }
 

@@ -5,10 +5,15 @@
 //!
 //! Ids are small integers that the *caller* hands out, densely (the keys of a `slab::Slab` are ideal): the heap
 //! keeps one `u32` for every id up to the largest that was ever in it. Nodes have four children: a level more is
-//! cheaper than a cache miss more, and the four keys that are compared lie side by side.
+//! cheaper than a cache miss more, and the four keys that are compared lie side by side, without the ids between them. A
+//! node on its way up or down leaves a hole that the others move into, so that each place is written once.
+//!
+//! Memory grows by a quarter, not by doubling: a queue of a hundred thousand timers is one among many things that the process
+//! has, and one of a single timer is small.
 //!
 //! Invariants, held between calls:
 //! * no node's key is smaller than its parent's;
+//! * `keys[at]` and `ids[at]` are of one node;
 //! * `positions[id]` is the index of the node with that id, or `ABSENT` if there is none.
 //!
 //! Equal keys leave in no particular order. A caller that needs one makes it part of the key, for example
@@ -42,23 +47,30 @@ const ABSENT: u32 = u32::MAX;
 /// ```
 #[derive(Clone, Debug)]
 pub struct IndexedHeap<K> {
-    nodes: Vec<Node<K>>,
+    keys: Vec<K>,
+    ids: Vec<u32>,
     positions: Vec<u32>,
-}
-
-#[derive(Clone, Debug)]
-struct Node<K> {
-    key: K,
-    id: u32,
 }
 
 impl<K> Default for IndexedHeap<K> {
     fn default() -> Self {
-        Self { nodes: Vec::new(), positions: Vec::new() }
+        Self { keys: Vec::new(), ids: Vec::new(), positions: Vec::new() }
     }
 }
 
-impl<K: Ord> IndexedHeap<K> {
+/// Makes room for one more if there is none, by a quarter of what there is: amortized like doubling, with less left over.
+pub(crate) fn grow<T>(vec: &mut Vec<T>) {
+    if vec.len() == vec.capacity() {
+        vec.reserve_exact(growth(vec.len()));
+    }
+}
+
+/// By how much to grow what holds so many and is full.
+pub(crate) fn growth(len: usize) -> usize {
+    (len / 4).max(1)
+}
+
+impl<K: Ord + Copy> IndexedHeap<K> {
     /// An empty heap, without memory of its own.
     pub fn new() -> Self {
         Self::default()
@@ -66,12 +78,12 @@ impl<K: Ord> IndexedHeap<K> {
 
     /// The number of entries.
     pub fn len(&self) -> usize {
-        self.nodes.len()
+        self.keys.len()
     }
 
     /// Whether there is no entry.
     pub fn is_empty(&self) -> bool {
-        self.nodes.is_empty()
+        self.keys.is_empty()
     }
 
     /// Whether `id` is in the heap.
@@ -81,7 +93,7 @@ impl<K: Ord> IndexedHeap<K> {
 
     /// The key of `id`.
     pub fn get(&self, id: u32) -> Option<&K> {
-        self.position(id).map(|at| &self.nodes[at].key)
+        self.position(id).map(|at| &self.keys[at])
     }
 
     /// Puts `id` in under `key`. If it was in already, it moves, and its previous key is returned.
@@ -98,12 +110,18 @@ impl<K: Ord> IndexedHeap<K> {
         assert!(id != ABSENT, "the id u32::MAX is reserved");
         let wanted = id as usize + 1;
         if self.positions.len() < wanted {
+            if self.positions.capacity() < wanted {
+                let more = wanted - self.positions.len();
+                self.positions.reserve_exact(more.max(growth(self.positions.len())));
+            }
             self.positions.resize(wanted, ABSENT);
         }
-        let at = self.nodes.len();
-        self.nodes.push(Node { key, id });
-        self.positions[id as usize] = at as u32;
-        self.sift_up(at);
+        let at = self.keys.len();
+        grow(&mut self.keys);
+        self.keys.push(key);
+        grow(&mut self.ids);
+        self.ids.push(id);
+        self.sift_up(at, key, id);
         None
     }
 
@@ -116,33 +134,32 @@ impl<K: Ord> IndexedHeap<K> {
     /// Takes `id` out and returns its key.
     pub fn remove(&mut self, id: u32) -> Option<K> {
         let at = self.position(id)?;
-        Some(self.remove_at(at).key)
+        Some(self.remove_at(at))
     }
 
     /// The entry with the smallest key.
     pub fn peek(&self) -> Option<(&K, u32)> {
-        self.nodes.first().map(|node| (&node.key, node.id))
+        Some((self.keys.first()?, *self.ids.first()?))
     }
 
     /// Takes out the entry with the smallest key.
     pub fn pop(&mut self) -> Option<(K, u32)> {
-        if self.nodes.is_empty() {
-            return None;
-        }
-        let node = self.remove_at(0);
-        Some((node.key, node.id))
+        let id = *self.ids.first()?;
+        Some((self.remove_at(0), id))
     }
 
     /// Takes out every entry and keeps the memory.
     pub fn clear(&mut self) {
-        for node in self.nodes.drain(..) {
-            self.positions[node.id as usize] = ABSENT;
+        self.keys.clear();
+        for id in self.ids.drain(..) {
+            self.positions[id as usize] = ABSENT;
         }
     }
 
     /// Makes room so that `entries` entries with ids below `entries` need no further allocation.
     pub fn reserve(&mut self, entries: usize) {
-        self.nodes.reserve(entries.saturating_sub(self.nodes.len()));
+        self.keys.reserve(entries.saturating_sub(self.keys.len()));
+        self.ids.reserve(entries.saturating_sub(self.ids.len()));
         if self.positions.len() < entries {
             self.positions.resize(entries, ABSENT);
         }
@@ -156,64 +173,68 @@ impl<K: Ord> IndexedHeap<K> {
     }
 
     fn rekey(&mut self, at: usize, key: K) -> K {
-        let previous = std::mem::replace(&mut self.nodes[at].key, key);
-        self.restore(at);
+        let previous = self.keys[at];
+        self.place(at, key, self.ids[at]);
         previous
     }
 
-    fn remove_at(&mut self, at: usize) -> Node<K> {
-        let node = self.nodes.swap_remove(at);
-        self.positions[node.id as usize] = ABSENT;
-        if at < self.nodes.len() {
-            self.settle(at);
-            self.restore(at);
+    fn remove_at(&mut self, at: usize) -> K {
+        let (key, id) = (self.keys[at], self.ids[at]);
+        self.positions[id as usize] = ABSENT;
+        let last = (self.keys.pop(), self.ids.pop());
+        // The last node takes the place of one that was not the last.
+        if let (Some(last_key), Some(last_id)) = last
+            && at < self.keys.len()
+        {
+            self.place(at, last_key, last_id);
         }
-        node
+        key
     }
 
-    /// Moves the one node that may be out of order, at `at`, to where it belongs.
-    fn restore(&mut self, at: usize) {
-        if self.sift_up(at) == at {
-            self.sift_down(at);
+    /// Puts a node where it belongs, starting at a hole at `at`.
+    fn place(&mut self, at: usize, key: K, id: u32) {
+        if at > 0 && key < self.keys[(at - 1) / ARITY] {
+            self.sift_up(at, key, id);
+        } else {
+            self.sift_down(at, key, id);
         }
     }
 
-    fn sift_up(&mut self, mut at: usize) -> usize {
+    /// Moves the hole at `at` up until the node fits in.
+    fn sift_up(&mut self, mut at: usize, key: K, id: u32) {
         while at > 0 {
             let parent = (at - 1) / ARITY;
-            if self.nodes[parent].key <= self.nodes[at].key {
+            if self.keys[parent] <= key {
                 break;
             }
-            self.swap(parent, at);
+            self.settle(at, self.keys[parent], self.ids[parent]);
             at = parent;
         }
-        at
+        self.settle(at, key, id);
     }
 
-    fn sift_down(&mut self, mut at: usize) {
+    /// Moves the hole at `at` down until the node fits in.
+    fn sift_down(&mut self, mut at: usize, key: K, id: u32) {
         loop {
             let first = at * ARITY + 1;
-            let last = (first + ARITY).min(self.nodes.len());
-            let Some(least) = (first..last).min_by(|&a, &b| self.nodes[a].key.cmp(&self.nodes[b].key)) else {
+            let last = (first + ARITY).min(self.keys.len());
+            let Some(least) = (first..last).min_by_key(|&child| self.keys[child]) else {
                 break;
             };
-            if self.nodes[at].key <= self.nodes[least].key {
+            if key <= self.keys[least] {
                 break;
             }
-            self.swap(at, least);
+            self.settle(at, self.keys[least], self.ids[least]);
             at = least;
         }
+        self.settle(at, key, id);
     }
 
-    fn swap(&mut self, a: usize, b: usize) {
-        self.nodes.swap(a, b);
-        self.settle(a);
-        self.settle(b);
-    }
-
-    /// Records where the node at `at` is now.
-    fn settle(&mut self, at: usize) {
-        self.positions[self.nodes[at].id as usize] = at as u32;
+    /// Writes a node to its place.
+    fn settle(&mut self, at: usize, key: K, id: u32) {
+        self.keys[at] = key;
+        self.ids[at] = id;
+        self.positions[id as usize] = at as u32;
     }
 }
 
@@ -225,14 +246,15 @@ mod tests {
 
     use super::*;
 
-    impl<K: Ord> IndexedHeap<K> {
+    impl<K: Ord + Copy> IndexedHeap<K> {
         fn assert_invariants(&self) {
-            for (at, node) in self.nodes.iter().enumerate() {
-                assert_eq!(self.positions[node.id as usize] as usize, at);
-                assert!(at == 0 || self.nodes[(at - 1) / ARITY].key <= node.key);
+            assert_eq!(self.keys.len(), self.ids.len());
+            for (at, &id) in self.ids.iter().enumerate() {
+                assert_eq!(self.positions[id as usize] as usize, at);
+                assert!(at == 0 || self.keys[(at - 1) / ARITY] <= self.keys[at]);
             }
             let present = self.positions.iter().filter(|&&at| at != ABSENT).count();
-            assert_eq!(present, self.nodes.len());
+            assert_eq!(present, self.keys.len());
         }
     }
 
@@ -306,7 +328,9 @@ mod tests {
     fn rearming_does_not_allocate() {
         let mut heap = IndexedHeap::new();
         heap.reserve(100);
-        let capacities = (heap.nodes.capacity(), heap.positions.capacity());
+        let capacities =
+            |heap: &IndexedHeap<u64>| (heap.keys.capacity(), heap.ids.capacity(), heap.positions.capacity());
+        let before = capacities(&heap);
         for round in 0..10u64 {
             for id in 0..100 {
                 heap.push(id, round * 7919 % (u64::from(id) + 1));
@@ -315,7 +339,7 @@ mod tests {
                 heap.remove(id);
             }
         }
-        assert_eq!((heap.nodes.capacity(), heap.positions.capacity()), capacities);
+        assert_eq!(capacities(&heap), before);
     }
 
     #[test]

@@ -6,9 +6,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::clock::manual::ManualState;
-use crate::clock::{AccuracyClass, Clock, ClockSource, Stamp, fork};
+use crate::clock::{AccuracyClass, Clock, ClockSource, Stamp, fast, fork, os};
 use crate::error::MeterError;
 use crate::gate::Gate;
+use crate::histogram::{Distribution, Histogram};
+use crate::lateness::Lateness;
 use crate::service::Service;
 use crate::sleeper::Sleeper;
 use crate::sync::{AtomicU64, Ordering};
@@ -48,6 +50,21 @@ pub struct MeterMetrics {
     pub clock_reads: u64,
     /// What was given out too early and taken back from what followed.
     pub clock_debt: Duration,
+    /// How late ticks came, each against the moment at which it was due. While nothing polls there is none, and none is late.
+    ///
+    /// What is noticed within a poll is noticed up to a period and this late.
+    pub lateness: Distribution,
+    /// Periods that passed without a tick of their own, because the one before came so late. That one counts in
+    /// [`lateness`](Self::lateness) once.
+    pub missed_periods: u64,
+    /// How long ago the latest tick came; `None` if there was none yet. It grows while nothing polls.
+    pub since_tick: Option<Duration>,
+    /// How long the next tick has been due for. Zero while nothing polls; a tick that is dead is overdue without end, although
+    /// nobody is left to count it in [`lateness`](Self::lateness).
+    pub overdue: Duration,
+    /// The time a tick takes to look at one thread: that of each tick, divided by the threads it looked at. Where the tick thread
+    /// is preempted meanwhile, that is in it.
+    pub look: Distribution,
 }
 
 impl MeterMetrics {
@@ -58,17 +75,27 @@ impl MeterMetrics {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Counters {
     ticks: AtomicU64,
     suspects: AtomicU64,
     confirmed: AtomicU64,
     posted: AtomicU64,
+    look: Histogram,
 }
 
 impl Counters {
-    pub(crate) fn add(&self, report: &TickReport) {
+    fn new() -> Self {
+        let zero = || AtomicU64::new(0);
+        Self { ticks: zero(), suspects: zero(), confirmed: zero(), posted: zero(), look: Histogram::new() }
+    }
+
+    /// Takes over what one tick found, in so many nanoseconds.
+    pub(crate) fn add(&self, report: &TickReport, took_ns: u64) {
         self.ticks.fetch_add(1, Ordering::Relaxed);
+        if report.threads > 0 {
+            self.look.add(took_ns / u64::from(report.threads));
+        }
         if report.suspects > 0 {
             self.suspects.fetch_add(report.suspects.into(), Ordering::Relaxed);
             self.confirmed.fetch_add(report.confirmed.into(), Ordering::Relaxed);
@@ -111,6 +138,7 @@ pub(crate) struct Inner {
     pub(crate) gate: Gate,
     pub(crate) service: Service,
     pub(crate) metrics: Counters,
+    lateness: Lateness,
     pub(crate) slice_ns: u64,
     period: Duration,
     /// `None`: ticks are made by hand.
@@ -128,8 +156,15 @@ impl Inner {
         if let Some(sleeper) = &self.sleeper
             && !fork::is_child()
         {
-            sleeper.start(self.period);
+            self.start_timer(sleeper);
         }
+    }
+
+    fn start_timer(&self, sleeper: &Sleeper) {
+        // Before the timer runs: from then on this is the tick thread's to write. Whoever is preempted in between has delayed the
+        // tick, and it counts as late.
+        self.lateness.starting(fast::monotonic_ns(), nanos(self.period));
+        sleeper.start(self.period);
     }
 
     fn own_slots(&self) -> impl Iterator<Item = &'static ThreadSlot> {
@@ -161,13 +196,15 @@ impl Inner {
             if !self.gate.is_open() {
                 continue;
             }
+            self.lateness.came(fast::monotonic_ns(), nanos(self.period));
             self.tick();
             if !self.any_active() {
                 // Stopped before the gate closes: whoever opens it next starts the timer after this. It also takes back an
                 // interruption that came just before, so the loop looks whether it is to end before it sleeps.
                 sleeper.stop();
+                self.lateness.stopped();
                 if self.gate.close(|| self.any_active()) {
-                    sleeper.start(self.period);
+                    self.start_timer(sleeper);
                 }
             }
         }
@@ -254,7 +291,8 @@ impl Meter {
             clock: Clock::Manual(clock),
             gate: Gate::new(),
             service: Service::default(),
-            metrics: Counters::default(),
+            metrics: Counters::new(),
+            lateness: Lateness::new(),
             slice_ns: nanos(slice),
             period: slice,
             sleeper: None,
@@ -286,6 +324,13 @@ impl Meter {
         self.0.inner.clock.accuracy()
     }
 
+    /// Counts lateness, missed periods and looks from now on: what benches measure is a stretch, and quantiles cannot be subtracted.
+    #[doc(hidden)]
+    pub fn clear_tick_distributions(&self) {
+        self.0.inner.lateness.clear();
+        self.0.inner.metrics.look.clear();
+    }
+
     /// What the tick has done, and how the threads' CPU time was charged.
     pub fn metrics(&self) -> MeterMetrics {
         let inner = &self.0.inner;
@@ -298,6 +343,7 @@ impl Meter {
             books.add(slot, now_ns);
         }
         drop(retired);
+        let now_ns = fast::monotonic_ns();
         MeterMetrics {
             ticks: count(&inner.metrics.ticks),
             suspects: count(&inner.metrics.suspects),
@@ -309,6 +355,11 @@ impl Meter {
             threads: Duration::from_nanos(books.threads_ns),
             clock_reads: books.clock_reads,
             clock_debt: Duration::from_nanos(books.clock_debt_ns),
+            lateness: inner.lateness.late(),
+            missed_periods: inner.lateness.missed(),
+            since_tick: inner.lateness.since_last(now_ns),
+            overdue: inner.lateness.overdue(now_ns),
+            look: inner.metrics.look.distribution(),
         }
     }
 }
@@ -373,7 +424,8 @@ impl MeterBuilder {
             clock,
             gate: Gate::new(),
             service: Service::default(),
-            metrics: Counters::default(),
+            metrics: Counters::new(),
+            lateness: Lateness::new(),
             slice_ns: nanos(self.tick_period),
             period: self.tick_period,
             sleeper: Some(Sleeper::new()?),
@@ -385,6 +437,7 @@ impl MeterBuilder {
         let tick = inner.clone();
         owner.threads.push(named("tick").spawn(move || {
             if let Some(sleeper) = &tick.sleeper {
+                os::ask_for_short_slices();
                 tick.run_tick(sleeper);
             }
         })?);

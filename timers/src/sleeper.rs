@@ -74,14 +74,17 @@ mod timerfd {
 #[cfg_attr(all(target_os = "linux", not(stipend_portable)), allow(dead_code))]
 mod portable {
     use super::*;
+    use crate::clock::fast::monotonic_ns;
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::thread::Thread;
 
-    /// The period in nanoseconds; zero while stopped.
     #[derive(Debug, Default)]
     pub(crate) struct Sleeper {
+        /// In nanoseconds; zero while stopped.
         period_ns: AtomicU64,
+        /// When the current period ends, by the monotonic clock: periods join, however late the thread comes round.
+        end_ns: AtomicU64,
         sleeper: OnceLock<Thread>,
     }
 
@@ -91,7 +94,9 @@ mod portable {
         }
 
         pub(crate) fn start(&self, period: Duration) {
-            self.period_ns.store(crate::units::nanos(period), Ordering::SeqCst);
+            let period_ns = crate::units::nanos(period);
+            self.end_ns.store(monotonic_ns() + period_ns, Ordering::SeqCst);
+            self.period_ns.store(period_ns, Ordering::SeqCst);
             self.unpark();
         }
 
@@ -100,6 +105,7 @@ mod portable {
         }
 
         pub(crate) fn interrupt(&self) {
+            self.end_ns.store(0, Ordering::SeqCst);
             self.period_ns.store(1, Ordering::SeqCst);
             self.unpark();
         }
@@ -116,8 +122,13 @@ mod portable {
                 match self.period_ns.load(Ordering::SeqCst) {
                     0 => std::thread::park(),
                     period_ns => {
-                        std::thread::park_timeout(Duration::from_nanos(period_ns));
-                        return;
+                        let (now_ns, end_ns) = (monotonic_ns(), self.end_ns.load(Ordering::SeqCst));
+                        if now_ns >= end_ns {
+                            let over = (now_ns - end_ns) / period_ns + 1;
+                            self.end_ns.store(end_ns + over * period_ns, Ordering::SeqCst);
+                            return;
+                        }
+                        std::thread::park_timeout(Duration::from_nanos(end_ns - now_ns));
                     }
                 }
             }
@@ -128,6 +139,7 @@ mod portable {
     mod tests {
         use super::*;
         use std::sync::Arc;
+        use std::time::Instant;
 
         #[test]
         fn a_stopped_sleeper_waits_until_it_is_started() {
@@ -142,8 +154,10 @@ mod portable {
             });
             std::thread::sleep(Duration::from_millis(5));
             assert!(!waiting.is_finished());
+            let started = Instant::now();
             sleeper.start(Duration::from_millis(1));
             waiting.join().unwrap();
+            assert!(started.elapsed() >= Duration::from_millis(3), "three periods");
         }
     }
 }

@@ -55,7 +55,7 @@ impl Inner {
                 self.look_at(slot, now, &mut report);
             }
         }
-        self.metrics.add(&report);
+        self.metrics.add(&report, self.clock.fast_ns_between(now, self.clock.fast()));
         // Also for one that was not taken yet: the thread may have missed the call.
         if report.handed_over + report.still_waiting > 0 {
             self.service.notify();

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use slab::Slab;
 
-use crate::heap::IndexedHeap;
+use crate::heap::{IndexedHeap, growth};
 use crate::record::NEVER;
 use crate::stream::Inbox;
 
@@ -164,6 +164,10 @@ impl TimerSet {
             barrier: None,
             delivery,
         };
+        if self.timers.len() == self.timers.capacity() {
+            // Not doubled: a timer is a hundred bytes.
+            self.timers.reserve_exact(growth(self.timers.len()));
+        }
         u32::try_from(self.timers.insert(timer)).expect("fewer than 2^32 timers fit into memory")
     }
 

@@ -1,6 +1,5 @@
 //! One batch: two tasks that take turns on the one worker of a runtime.
 
-use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, OnceLock};
@@ -10,20 +9,21 @@ use std::time::{Duration, Instant};
 use stipend::Runtime;
 use stipend::runtime::Handle;
 use stipend_benches::os::thread_cpu_ns;
+use stipend_benches::work;
 
 use crate::sampler;
 
 /// What one poll does.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Work {
-    steps: u64,
+    compute: work::Work,
     sleep: Option<Duration>,
 }
 
 impl Work {
     /// Computes for so long.
     pub(crate) fn compute(length: Duration) -> Self {
-        Self { steps: (length.as_nanos() as f64 / ns_per_step()).round().max(1.0) as u64, sleep: None }
+        Self { compute: work::Work::lasting(length), sleep: None }
     }
 
     /// Computes, then blocks the thread.
@@ -32,31 +32,11 @@ impl Work {
     }
 
     pub(crate) fn run(self) {
-        compute(self.steps);
+        self.compute.run();
         if let Some(sleep) = self.sleep {
             thread::sleep(sleep);
         }
     }
-}
-
-/// A chain in which each step waits for the one before.
-fn compute(steps: u64) {
-    let mut value = 1_u64;
-    for _ in 0..steps {
-        value = black_box(value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-    black_box(value);
-}
-
-/// The shortest of a few tries: only to have polls of about the length that the case names; no truth rests on it.
-fn ns_per_step() -> f64 {
-    const STEPS: u64 = 100_000;
-    let once = || {
-        let before = thread_cpu_ns();
-        compute(STEPS);
-        thread_cpu_ns() - before
-    };
-    (0..7).map(|_| once()).min().unwrap_or(STEPS) as f64 / STEPS as f64
 }
 
 /// What a case does in a batch.

@@ -43,10 +43,14 @@ fn listen() -> TcpListener {
     listener
 }
 
-/// On Stipend, with limits.
+/// On Stipend, with limits. A second argument is the tick's period in milliseconds.
 pub(crate) fn stipend(arguments: &[String]) {
     let workers = workers(arguments);
-    let runtime = stipend::Runtime::builder().worker_threads(workers).build().expect("a runtime can be built");
+    let mut builder = stipend::Runtime::builder().worker_threads(workers);
+    if let Some(period) = arguments.get(1).and_then(|period| period.parse().ok()) {
+        builder = builder.tick_period(Duration::from_millis(period));
+    }
+    let runtime = builder.build().expect("a runtime can be built");
     let listener = listen();
     let serving = runtime.spawn(async move {
         let listener = stipend::net::TcpListener::from_std(listener)?;

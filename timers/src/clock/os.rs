@@ -1,4 +1,4 @@
-//! The system's clocks. The only place, with [`crate::sleeper`], that knows the operating system.
+//! The system's clocks, and how the tick is scheduled. The only place, with [`crate::sleeper`], that knows the operating system.
 
 #![allow(unsafe_code)]
 
@@ -36,6 +36,47 @@ mod imp {
     pub(crate) fn remote_cpu_ns(clock: ClockId) -> Option<u64> {
         if clock == NO_CLOCK { None } else { read(clock) }
     }
+
+    /// `struct sched_attr` as of its first version (`include/uapi/linux/sched/types.h`).
+    #[derive(Default)]
+    #[repr(C)]
+    struct SchedAttr {
+        size: u32,
+        policy: u32,
+        flags: u64,
+        nice: i32,
+        priority: u32,
+        runtime_ns: u64,
+        deadline_ns: u64,
+        period_ns: u64,
+    }
+
+    const SIZE: u32 = size_of::<SchedAttr>() as u32;
+    /// The least that the kernel grants.
+    const SHORT_SLICE_NS: u64 = 100_000;
+
+    /// Asks for short slices for the calling thread, which computes for microseconds and should get to it soon: among threads
+    /// that want to run, the kernel (from 6.12 on) prefers the one whose slice ends first. It needs no privilege and takes no
+    /// time from anybody. Older kernels ignore it; where it is refused, nothing changes.
+    ///
+    /// In an experiment on Linux 6.18 (a timer of 5 ms, two processors, two threads that spin, 7,000 wake-ups each) the mean
+    /// lateness fell from 0.97 to 0.61 ms beside two busy processes and from 1.36 to 0.88 ms beside four; of nine in ten
+    /// wake-ups the latest from 3.9 to 2.0 ms. On the latest of a hundred, 8 to 12 ms, it had no effect that could be told from
+    /// noise. Timer slack (`PR_SET_TIMERSLACK`) is no such lever: a timerfd has none.
+    pub(crate) fn ask_for_short_slices() {
+        let mut attr = SchedAttr { size: SIZE, ..SchedAttr::default() };
+        // SAFETY: the kernel writes at most `SIZE` bytes to `attr`, which has as many.
+        let failed = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attr, SIZE, 0) } != 0;
+        // Somebody has given this thread a policy of another kind (a realtime one, or idle): it is theirs to tune.
+        if failed || attr.policy != libc::SCHED_OTHER as u32 {
+            return;
+        }
+        attr.size = SIZE;
+        attr.runtime_ns = SHORT_SLICE_NS;
+        // SAFETY: the kernel reads `attr.size` bytes of `attr`, which has as many, and retains nothing. All that it does is to set
+        // how the calling thread is scheduled, everything but the slice as it was.
+        unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attr, 0) };
+    }
 }
 
 #[cfg(not(all(target_os = "linux", not(stipend_portable))))]
@@ -50,10 +91,11 @@ mod imp {
     pub(crate) fn own_clock_id() -> ClockId {
         NO_CLOCK
     }
+    pub(crate) fn ask_for_short_slices() {}
     /// Wall time is the same on every thread, so the class confirms by what it bills.
     pub(crate) fn remote_cpu_ns(_clock: ClockId) -> Option<u64> {
         Some(crate::clock::fast::monotonic_ns())
     }
 }
 
-pub(crate) use imp::{HAS_THREAD_CLOCK, own_clock_id, remote_cpu_ns, thread_cpu_ns};
+pub(crate) use imp::{HAS_THREAD_CLOCK, ask_for_short_slices, own_clock_id, remote_cpu_ns, thread_cpu_ns};
