@@ -31,7 +31,7 @@ use crate::units::nanos;
 /// | 5 ms | 0.25 to 0.32 % |
 /// | 10 ms | 0.15 to 0.19 % |
 ///
-/// Three runs of `cargo bench -p stipend-benches --bench tick -- --quick --only load=`, on a virtual machine with two processors and
+/// Three runs of `cargo bench -p stipend-benches --bench tick -- --quick`, on a virtual machine with two processors and
 /// Linux 6.18, shared with others. A shorter one would be little gain beside busy processes, where ticks come late: with that
 /// bench's `busy=2`, whatever the period, one in a hundred came some milliseconds after it was due.
 ///
