@@ -1,18 +1,22 @@
 //! Whether the tick is on: the race between a thread that leaves idleness and a tick that goes to sleep.
 //!
 //! The tick runs while anything polls and is off when nothing does. It is switched on by the first thread that becomes
-//! active and finds it off, and switched off by the tick itself after it found every thread idle. That is a store-load race:
+//! active and finds it off, and switched off by whoever found every thread idle: the tick itself, or the thread that became idle
+//! last. That is a store-load race:
 //!
 //! ```text
-//!   thread:  active = 1            tick:  state = Off
-//!            fence                        fence
-//!            read state                   read active (all of them)
-//!            Off -> switch on             any -> switch on again
+//!   thread:  active = 1            tick, or the last thread:  state = Off
+//!            fence                                            fence
+//!            read state                                       read active (all of them)
+//!            Off -> switch on                                 any -> switch on again
 //! ```
 //!
 //! # Invariant
 //! With a full fence on both sides at least one of them sees the other, and the compare-and-swap from Off to On lets exactly
 //! one switch it on. So: whenever a thread is active and neither side is between its two steps, the tick is on.
+//!
+//! Two may switch off at a time. Each stops the timer before it, and looks at the threads behind it; and each switching off is a
+//! read-modify-write, so that whoever switches on after the second starts the timer behind the stops of both.
 
 use crate::sync::{AtomicU32, Ordering, fence};
 
@@ -35,11 +39,12 @@ impl Gate {
         self.0.load(Ordering::Relaxed) == OFF && self.try_open()
     }
 
-    /// For the tick, after it found every thread idle and stopped its timer. `any_active` looks at the threads once more.
-    /// `true`: a thread became active meanwhile, and the tick has to start the timer again.
+    /// For whoever found every thread idle and stopped the timer. `any_active` looks at the threads once more. `true`: one became
+    /// active meanwhile, and the caller has to start the timer again.
     pub(crate) fn close(&self, any_active: impl FnOnce() -> bool) -> bool {
-        // Release: whoever switches on again does so behind the stop of the timer.
-        self.0.store(OFF, Ordering::Release);
+        // Release: whoever switches on again does so behind the stop of the timer. Acquire: and behind the stops of those who
+        // switched off before.
+        self.0.swap(OFF, Ordering::AcqRel);
         fence(Ordering::SeqCst);
         any_active() && self.try_open()
     }

@@ -5,9 +5,9 @@
 //! come at all is seen too, by whoever asks.
 //!
 //! # Invariants
-//! * Written by one thread at a time: by the tick thread while its timer runs, and by whoever starts the timer while it does not,
-//!   which the [gate](crate::gate) lets one thread do. So there are loads and stores, and no read-modify-write.
-//! * Only a timer that runs can be late: `due_ns` is [`STOPPED`] from before the gate closes until after it opened.
+//! * What is counted is counted by the tick thread alone. So there are loads and stores, and no read-modify-write.
+//! * Only a timer that runs can be late: `due_ns` is [`STOPPED`] from before the [gate](crate::gate) closes until after it opened. It is
+//!   written where the timer is stopped and started, so the argument there holds for it too: in the end it is as the timer is.
 
 use std::time::Duration;
 

@@ -219,6 +219,60 @@ fn loom_the_tick_never_sleeps_beside_an_active_thread() {
     });
 }
 
+/// The last thread becomes idle and switches the tick off, as the tick itself does so too; meanwhile another becomes active.
+#[test]
+fn loom_two_that_switch_the_tick_off_do_not_stop_it_for_a_third() {
+    struct Shared {
+        gate: Gate,
+        active: [AtomicU64; 2],
+        timer: AtomicU64,
+    }
+    impl Shared {
+        fn any_active(&self) -> bool {
+            self.active.iter().any(|active| active.load(Ordering::Relaxed) != 0)
+        }
+        fn rest(&self) {
+            if !self.gate.is_open() || self.any_active() {
+                return;
+            }
+            self.timer.store(0, Ordering::Relaxed);
+            if self.gate.close(|| self.any_active()) {
+                self.timer.store(1, Ordering::Relaxed);
+            }
+        }
+    }
+    model(|| {
+        let shared = Arc::new(Shared {
+            gate: Gate::new(),
+            active: [AtomicU64::new(1), AtomicU64::new(0)],
+            timer: AtomicU64::new(1),
+        });
+        assert!(shared.gate.open());
+        let last = thread::spawn({
+            let shared = shared.clone();
+            move || {
+                shared.active[0].store(0, Ordering::Release);
+                shared.rest();
+            }
+        });
+        let next = thread::spawn({
+            let shared = shared.clone();
+            move || {
+                shared.active[1].store(1, Ordering::Relaxed);
+                if shared.gate.open() {
+                    shared.timer.store(1, Ordering::Relaxed);
+                }
+            }
+        });
+        // The tick.
+        shared.rest();
+        last.join().unwrap();
+        next.join().unwrap();
+        assert!(shared.gate.is_open(), "a thread is active and the tick is off");
+        assert_eq!(shared.timer.load(Ordering::Relaxed), 1, "the gate is open and the timer stands still");
+    });
+}
+
 /// Two threads leave idleness at once: one of them starts the timer, not both.
 #[test]
 fn loom_one_thread_starts_the_tick() {

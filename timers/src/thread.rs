@@ -246,6 +246,7 @@ impl Lease {
     #[inline]
     pub fn set_idle(&self) {
         self.slot.inbox.active.store(0, Ordering::Release);
+        self.meter.rest();
     }
 
     /// Sets what is done when a poll on this thread outlasts its slice: called by the service thread, at once and then once a tick

@@ -16,7 +16,7 @@ use crate::BENCH;
 pub(crate) const ROLE: Role = ("rest", child);
 
 /// Until the tick and whatever else is on after work has come to rest.
-const SETTLE: Duration = Duration::from_millis(300);
+const SETTLE: Duration = Duration::from_millis(500);
 
 fn child(arguments: &[String]) {
     let number = |place: usize| arguments.get(place).and_then(|number| number.parse().ok()).unwrap_or(0);
@@ -25,15 +25,23 @@ fn child(arguments: &[String]) {
         Some("tokio") => {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
             let runtime = runtime.expect("a runtime can be built");
-            let work = || async { (0..50).for_each(|_| drop(tokio::spawn(busy_for_a_moment()))) };
-            runtime.block_on(work());
+            runtime.block_on(async {
+                let work: Vec<_> = (0..50).map(|_| tokio::spawn(busy_for_a_moment())).collect();
+                for task in work {
+                    task.await.expect("nobody cancels it");
+                }
+            });
             hours(sleeping).for_each(|time| drop(runtime.spawn(async move { tokio::time::sleep(time).await })));
             look(time);
         }
         _ => {
             let runtime = stipend::Runtime::new().expect("a runtime can be built");
-            let work = || async { (0..50).for_each(|_| drop(stipend::spawn(busy_for_a_moment()))) };
-            runtime.block_on(work());
+            runtime.block_on(async {
+                let work: Vec<_> = (0..50).map(|_| stipend::spawn(busy_for_a_moment())).collect();
+                for task in work {
+                    task.await.expect("nobody cancels it");
+                }
+            });
             hours(sleeping).for_each(|time| drop(runtime.spawn(stipend::time::sleep(time))));
             look(time);
         }
