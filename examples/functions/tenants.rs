@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use stipend::Group;
+use stipend::{Group, GroupId};
 
 /// The most tenants at once.
 const MAX: usize = 1000;
@@ -89,7 +89,8 @@ impl Tenants {
         if list.by_name.len() >= MAX {
             list.evict()?;
         }
-        let group = Group::new(name).map_err(|error| Refused { max: error.max })?;
+        // Of its errors only that there are too many concerns a group without weight and parent.
+        let group = Group::new(name).map_err(|_| Refused { max: GroupId::LIMIT - 1 })?;
         let tenant = Arc::new(Tenant { group, requests: AtomicU64::new(0), exceeded: AtomicU64::new(0) });
         list.by_name.insert(name.to_owned(), Entry { tenant: Arc::clone(&tenant), last_request });
         Ok(tenant)

@@ -50,7 +50,7 @@
 //!
 //! # Where to look
 //!
-//! [`spawn`], [`spawn_blocking`], [`yield_now`] and [`task`] for tasks; [`runtime`] for building and shutting down; the
+//! [`spawn`], [`spawn_local`], [`spawn_blocking`], [`yield_now`] and [`task`] for tasks; [`runtime`] for building and shutting down; the
 //! CPU side ([`CpuLimit`], [`CpuClock`], [`Group`]) is of `stipend-timers`, which serves any executor.
 
 // Under loom only the cell and the protocols are built: what uses them is absent.
@@ -85,15 +85,15 @@ mod yield_now;
 
 pub use stipend_timers::{
     self, AccuracyClass, Action, CheckpointError, ClockError, ClockSource, CpuClock, CpuLimit, CpuLimitExceeded,
-    CpuSleep, CpuTimeout, CpuTimer, CpuTimerStream, Exited, Expiry, Group, GroupBuilder, GroupError, LimitError,
-    LimitKind, Meter, MeterMetrics, Metered, PollLimit, Setting, SleepError, TimerBuilder, TimerError, Usage,
-    checkpoint, cpu_timeout, current_clock, has_budget, test, try_cpu_timeout,
+    CpuSleep, CpuTimeout, CpuTimer, CpuTimerStream, Exited, Expiry, Group, GroupBuilder, GroupError, GroupId,
+    LimitError, LimitKind, Meter, MeterMetrics, Metered, PollLimit, Setting, SleepError, TimerBuilder, TimerError,
+    Usage, checkpoint, cpu_timeout, current_clock, has_budget, test, try_cpu_timeout,
 };
 
 #[cfg(not(loom))]
 pub use self::runtime::Runtime;
 #[cfg(not(loom))]
-pub use self::spawn::{spawn, spawn_blocking};
+pub use self::spawn::{spawn, spawn_blocking, spawn_local};
 pub use self::yield_now::{YieldNow, yield_now};
 
 #[cfg(not(loom))]

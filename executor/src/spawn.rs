@@ -1,10 +1,11 @@
 //! Spawning on the current runtime.
+#![allow(unsafe_code)]
 
 use std::future::Future;
 
 use std::panic::Location;
 
-use crate::runtime::Handle;
+use crate::runtime::{Handle, context};
 use crate::task::{self, JoinHandle};
 
 /// Spawns a task on the current runtime. It begins at once, and runs whether or not its handle is awaited.
@@ -38,6 +39,39 @@ where
     match task::spawn_here(future, Location::caller()) {
         Some(handle) => handle,
         None => Handle::missing(),
+    }
+}
+
+/// Spawns a task that stays on this thread, so that its future and its output need not be `Send`. Otherwise as [`spawn`].
+///
+/// For names, groups and limits see [`task::Builder::spawn_local`](crate::task::Builder::spawn_local).
+///
+/// # Panics
+/// Outside [`LocalRuntime::block_on`](crate::runtime::LocalRuntime::block_on). Before it there is
+/// [`LocalRuntime::spawn_local`](crate::runtime::LocalRuntime::spawn_local).
+///
+/// ```
+/// use std::rc::Rc;
+///
+/// let runtime = stipend::runtime::LocalRuntime::new()?;
+/// let n = runtime.block_on(async {
+///     let not_send = Rc::new(41);
+///     stipend::spawn_local(async move { *not_send + 1 }).await
+/// });
+/// assert_eq!(n.unwrap(), 42);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[track_caller]
+pub fn spawn_local<F>(future: F) -> JoinHandle<F::Output>
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    let site = Location::caller();
+    match context::local_runtime() {
+        // SAFETY: it was found that all tasks of this runtime run on this thread.
+        Some(shared) => unsafe { task::spawn_local_plain(&shared, future, site) },
+        None => task::no_local_runtime(),
     }
 }
 

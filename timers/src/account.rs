@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::cpu_clock::CpuClock;
 use crate::error::{Exited, LimitError};
-use crate::group::Group;
+use crate::group::{Group, GroupId};
 use crate::limit::{CpuLimit, PollLimit, limit_ns};
 use crate::record::{self, NEVER, Record};
 use crate::slot::Target;
@@ -46,6 +46,23 @@ impl Account {
     /// A new account, with nothing used, no limit and no group.
     pub fn new() -> Self {
         Self { record: record::take() }
+    }
+
+    /// A new account in the group of the account that runs on this thread, if it has one, and which group that is.
+    #[inline]
+    pub fn inherit() -> (Self, GroupId) {
+        let account = Self::new();
+        // One load on the path of those who use no groups.
+        if let Some(parent) = crate::current::outermost()
+            && parent.own.group_index.load(Ordering::Relaxed) != 0
+        {
+            let group = parent.cold.lock().group.clone();
+            if let Some(group) = group {
+                account.set_group(&group);
+                return (account, group.id());
+            }
+        }
+        (account, GroupId::NONE)
     }
 
     #[inline]
@@ -108,6 +125,13 @@ impl Account {
         crate::panics::contain(|| drop(waker));
     }
 
+    /// Whether nobody can notice the account's end: nothing waits on it, and nobody has a handle to its clock. For a caller that has
+    /// the only reference to the account, who may then leave [`end`](Self::end) to its drop.
+    #[inline]
+    pub fn is_unobserved(&self) -> bool {
+        self.record.is_plain()
+    }
+
     /// Whether a thread runs it at this moment.
     pub fn is_running(&self) -> bool {
         let target = self.record.target();
@@ -168,25 +192,12 @@ impl Account {
     pub fn set_group(&self, group: &Group) {
         let old = {
             let mut cold = self.record.cold.lock();
-            self.record.own.group_index.store(group.index(), Ordering::Relaxed);
+            self.record.own.group_index.store(group.id().index() as u32, Ordering::Relaxed);
             let old = cold.group.replace(group.clone());
             self.record.refresh(&cold);
             old
         };
         drop(old);
-    }
-
-    /// Makes the account a member of the group of the account that runs on this thread, if it has one.
-    pub fn inherit_group(&self) {
-        // One load on the path of those who use no groups.
-        if let Some(parent) = crate::current::outermost()
-            && parent.own.group_index.load(Ordering::Relaxed) != 0
-        {
-            let group = parent.cold.lock().group.clone();
-            if let Some(group) = group {
-                self.set_group(&group);
-            }
-        }
     }
 
     /// The account's group, if it has one.
@@ -210,7 +221,10 @@ impl Default for Account {
 
 impl Drop for Account {
     fn drop(&mut self) {
-        self.end();
+        // Nobody else has the account any more. If nobody has a handle either, there is nobody to be refused or told.
+        if !self.record.is_plain() {
+            self.end();
+        }
         self.record.release();
     }
 }

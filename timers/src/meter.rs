@@ -246,9 +246,11 @@ impl Inner {
     }
 
     fn run_tick(&self, sleeper: &Sleeper) {
-        loop {
+        // SeqCst, with the store in `Owner::drop` and what the sleeper does: see `stop_timer`.
+        let stopped = || self.stop.load(Ordering::SeqCst);
+        while !stopped() {
             sleeper.wait();
-            if self.stop.load(Ordering::Acquire) {
+            if stopped() {
                 return;
             }
             if !self.gate.is_open() {

@@ -2,13 +2,15 @@
 //!
 //! Run with `RUSTFLAGS="--cfg loom" cargo test --release -p stipend-timers --lib`.
 
+mod firing;
+
 use loom::thread;
 use std::sync::Arc;
 
 use crate::clock::Stamp;
 use crate::gate::Gate;
 use crate::slot::{FrameView, Section, Slot, Target};
-use crate::sync::{AtomicU64, Ordering, fence, fence_after_rmw};
+use crate::sync::{AtomicU64, Ordering};
 use crate::wake_queue::{Kinds, TickPost, WakeQueue};
 
 fn occupied() -> Arc<WakeQueue> {
@@ -126,27 +128,6 @@ fn loom_t11_the_recheck_behind_running_sees_what_the_tick_saw() {
         if tick == Some(TickPost::Running) {
             assert!(rechecked, "the tick relied on a look that did not see it");
         }
-    });
-}
-
-/// A timer armed by another thread while the poll ends: the armer sees the use, or the owner sees the expiry behind the
-/// read-modify-write by which the task leaves its running state.
-#[test]
-fn loom_t28_arming_as_the_poll_ends_is_seen_by_one_side() {
-    model(|| {
-        let (used, next_expiry, state) =
-            (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(u64::MAX)), Arc::new(AtomicU64::new(1)));
-        let (used2, next2) = (used.clone(), next_expiry.clone());
-        let armer = thread::spawn(move || {
-            next2.store(5, Ordering::Release);
-            fence(Ordering::SeqCst); // `Record::kick_if_due`
-            used2.load(Ordering::Relaxed) >= 5
-        });
-        used.store(7, Ordering::Relaxed); // the charge
-        state.fetch_sub(1, Ordering::SeqCst); // the task is idle
-        fence_after_rmw(); // `Watch::recheck`
-        let owner = next_expiry.load(Ordering::Relaxed) <= 7;
-        assert!(armer.join().unwrap() || owner, "the expiry is lost");
     });
 }
 

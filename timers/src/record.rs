@@ -87,7 +87,7 @@ pub(crate) struct Record {
 
 impl Record {
     fn new(index: u32) -> Self {
-        Self {
+        let record = Self {
             own: OwnerLine {
                 used_ns: AtomicU64::new(0),
                 polls: AtomicU64::new(0),
@@ -104,12 +104,14 @@ impl Record {
                 poll_limit_ns: AtomicU64::new(NEVER),
                 offloaded_ns: AtomicU64::new(0),
                 reported_ns: AtomicU64::new(0),
-                refs: AtomicU32::new(0),
+                refs: AtomicU32::new(1),
                 cold_state: AtomicU32::new(0),
             },
             cold: Mutex::new(Cold::default()),
             index,
-        }
+        };
+        record.shared.wake.occupy();
+        record
     }
 
     /// Where this account is, for those who hold no reference.
@@ -234,6 +236,7 @@ impl Record {
         }
     }
 
+    /// Makes the record ready for its next owner, so that whoever takes it, perhaps on another processor, need not touch it.
     fn recycle(&'static self) {
         self.shared.wake.vacate();
         // Whoever reads a counter as it is reset below sees that the generation has moved on.
@@ -255,19 +258,16 @@ impl Record {
         self.shared.offloaded_ns.store(0, Ordering::Relaxed);
         self.shared.reported_ns.store(0, Ordering::Relaxed);
         self.own.group_index.store(0, Ordering::Relaxed);
-        arena::give_back(self);
-    }
-
-    fn occupy(&'static self) -> &'static Self {
         self.shared.refs.store(1, Ordering::Relaxed);
+        // Nobody has its new generation yet, so nothing is posted before somebody takes it.
         self.shared.wake.occupy();
-        self
+        arena::give_back(self);
     }
 }
 
 /// A record for a new owner, with one reference.
 pub(crate) fn take() -> &'static Record {
-    arena::take().occupy()
+    arena::take()
 }
 
 /// The record at an index that was read from a slot.
@@ -377,19 +377,29 @@ mod arena {
     }
 }
 
-/// In a model every record is fresh: loom's types belong to one execution.
+/// In a model every record is fresh: loom's types belong to one execution. One that was given back can still be looked at.
 #[cfg(loom)]
 mod arena {
     use super::Record;
+    use std::cell::RefCell;
+
+    thread_local! {
+        /// Of all executions of a model: its threads are coroutines of one thread.
+        static RECORDS: RefCell<Vec<&'static Record>> = const { RefCell::new(Vec::new()) };
+    }
 
     pub(super) fn take() -> &'static Record {
-        Box::leak(Box::new(Record::new(0)))
+        RECORDS.with_borrow_mut(|records| {
+            let record: &'static Record = Box::leak(Box::new(Record::new(records.len() as u32)));
+            records.push(record);
+            record
+        })
     }
     pub(super) fn allocated() -> usize {
         0
     }
     pub(super) fn give_back(_record: &'static Record) {}
-    pub(super) fn at(_index: u32) -> Option<&'static Record> {
-        None
+    pub(super) fn at(index: u32) -> Option<&'static Record> {
+        RECORDS.with_borrow(|records| records.get(index as usize).copied())
     }
 }

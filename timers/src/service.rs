@@ -95,7 +95,7 @@ impl Inner {
     }
 }
 
-fn serve_one(Request { target, wake_task }: Request) {
+pub(crate) fn serve_one(Request { target, wake_task }: Request) {
     let Some(record) = record::at(target.index) else {
         return;
     };

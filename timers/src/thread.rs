@@ -78,7 +78,7 @@ pub(crate) struct Inbox {
 }
 
 impl ThreadSlot {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             shown: Slot::new(),
             clock: ThreadClock::new(),

@@ -155,7 +155,7 @@ impl WakeQueue {
         self.load(Ordering::Acquire).kinds().contains(Kinds::ENDED)
     }
 
-    /// Gives the vacant record to a new owner; the generation was already moved on by [`vacate`](Self::vacate).
+    /// Opens a vacant record for its next owner; the generation was already moved on by [`vacate`](Self::vacate).
     pub(crate) fn occupy(&self) {
         let word = self.load(Ordering::Relaxed);
         debug_assert!(word.kinds() == Kinds::ENDED, "only a vacant record is occupied");
@@ -175,11 +175,11 @@ impl WakeQueue {
         true
     }
 
-    /// Moves an ended record to its next generation. Only the thread that recycles the record calls this. A plain store: a tick
-    /// that still posts compares the whole word, so its post either came before or does not happen.
+    /// Ends the account, if it was not, and moves the record to its next generation. Only the thread that recycles the record
+    /// calls this, when nobody has a handle. A plain store: a tick that still posts compares the whole word, so its post either
+    /// came before or does not happen.
     pub(crate) fn vacate(&self) {
         let word = self.load(Ordering::Relaxed);
-        debug_assert!(word.kinds().contains(Kinds::ENDED), "only an ended account is recycled");
         let generation = word.generation().wrapping_add(1) & GENERATION_MASK;
         self.0.store(u64::from(generation) << GEN_SHIFT | Kinds::ENDED.0, Ordering::Release);
     }

@@ -28,10 +28,11 @@
 //! # }).unwrap();
 //! ```
 
+use std::cell::Cell;
 use std::future::Future;
 use std::io::{IoSlice, Result};
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures::io::{AsyncRead, AsyncWrite};
@@ -40,26 +41,30 @@ use pin_project::pin_project;
 
 use crate::time::{self, Sleep};
 
-/// The most that one read moves, and the size of the buffer that each connection keeps for it.
+/// The most that one read moves, and the size of the buffer that each thread keeps for it.
 const READ_SIZE: usize = 8 * 1024;
+
+thread_local! {
+    /// Through which all connections of a thread read. Taken out while it is used.
+    static BUFFER: Cell<Box<[u8]>> = Cell::default();
+}
 
 /// Anything that is read and written through the traits of `futures`, for hyper.
 ///
 /// hyper reads into memory that is not initialised, and the traits of `futures` into memory that is. Bytes go
-/// through a small buffer of the connection, allocated by the first read: a copy of what was received, where
+/// through a small buffer of the thread, which stays in the cache: a copy of what was received, where
 /// clearing hyper's whole buffer for each read would touch more, and no unsafe code.
 #[pin_project]
 #[derive(Debug)]
 pub struct HyperIo<T> {
     #[pin]
     inner: T,
-    buffer: Box<[u8]>,
 }
 
 impl<T> HyperIo<T> {
     /// Wraps a connection.
     pub fn new(inner: T) -> Self {
-        Self { inner, buffer: Box::default() }
+        Self { inner }
     }
 
     /// The connection.
@@ -80,14 +85,18 @@ impl<T> HyperIo<T> {
 
 impl<T: AsyncRead> Read for HyperIo<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, mut cursor: ReadBufCursor<'_>) -> Poll<Result<()>> {
-        let this = self.project();
-        if this.buffer.is_empty() {
-            *this.buffer = vec![0; READ_SIZE].into_boxed_slice();
+        // Empty on a thread that has none yet, that is ending, or that reads from within a read.
+        let mut buffer = BUFFER.try_with(Cell::take).unwrap_or_default();
+        if buffer.is_empty() {
+            buffer = vec![0; READ_SIZE].into_boxed_slice();
         }
         let room = cursor.remaining().min(READ_SIZE);
-        let received = ready!(this.inner.poll_read(cx, &mut this.buffer[..room]))?;
-        cursor.put_slice(&this.buffer[..received]);
-        Poll::Ready(Ok(()))
+        let read = self.project().inner.poll_read(cx, &mut buffer[..room]);
+        if let Poll::Ready(Ok(received)) = read {
+            cursor.put_slice(&buffer[..received]);
+        }
+        let _ = BUFFER.try_with(|place| place.set(buffer));
+        read.map_ok(drop)
     }
 }
 

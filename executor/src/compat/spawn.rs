@@ -12,9 +12,10 @@
 //! ```
 
 use futures::future::FutureExt;
-use futures::task::{FutureObj, Spawn, SpawnError};
+use futures::task::{FutureObj, LocalFutureObj, LocalSpawn, Spawn, SpawnError};
 
-use crate::runtime::Handle;
+use crate::runtime::{Handle, LocalRuntime};
+use crate::task::JoinHandle;
 
 /// `&Handle` has it from `futures`, which gives it to every reference.
 impl Spawn for Handle {
@@ -24,15 +25,39 @@ impl Spawn for Handle {
     ///
     /// If the runtime is shut down.
     fn spawn_obj(&self, future: FutureObj<'static, ()>) -> Result<(), SpawnError> {
-        let task = self.spawn(future);
-        // A task that was refused has ended by now. One that was not may have ended as well, but nobody but the
-        // runtime's end could have cancelled it.
-        if task.is_finished() && task.now_or_never().is_some_and(|ended| ended.is_err_and(|error| error.is_cancelled()))
-        {
-            return Err(SpawnError::shutdown());
-        }
-        Ok(())
+        was_accepted(self.spawn(future))
     }
+}
+
+impl Spawn for LocalRuntime {
+    /// As that of [`Handle`].
+    ///
+    /// # Errors
+    ///
+    /// None: while there is the runtime, it is not shut down.
+    fn spawn_obj(&self, future: FutureObj<'static, ()>) -> Result<(), SpawnError> {
+        was_accepted(self.spawn(future))
+    }
+}
+
+impl LocalSpawn for LocalRuntime {
+    /// Spawns a detached task that stays on this thread.
+    ///
+    /// # Errors
+    ///
+    /// None: while there is the runtime, it is not shut down.
+    fn spawn_local_obj(&self, future: LocalFutureObj<'static, ()>) -> Result<(), SpawnError> {
+        was_accepted(self.spawn_local(future))
+    }
+}
+
+fn was_accepted(task: JoinHandle<()>) -> Result<(), SpawnError> {
+    // A task that was refused has ended by now. One that was not may have ended as well, but nobody but the
+    // runtime's end could have cancelled it.
+    if task.is_finished() && task.now_or_never().is_some_and(|ended| ended.is_err_and(|error| error.is_cancelled())) {
+        return Err(SpawnError::shutdown());
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -59,6 +84,18 @@ mod tests {
         assert!(spawns(handle.clone()));
         drop(runtime);
         assert!(!spawns(handle));
+    }
+
+    #[test]
+    fn a_local_runtime_spawns_what_is_not_send() {
+        use std::rc::Rc;
+
+        use futures::task::LocalSpawnExt;
+
+        let runtime = crate::runtime::LocalRuntime::new().unwrap();
+        let not_send = Rc::new(6);
+        let answer = LocalSpawnExt::spawn_local_with_handle(&runtime, async move { *not_send * 7 }).unwrap();
+        assert_eq!(runtime.block_on(answer), 42);
     }
 
     #[test]

@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use stipend_timers::{ClockSource, Meter, MeterError};
 
-use super::shared::{Parts, Shared};
+use super::shared::{Parts, Ready, Shared};
 use super::worker::{self, Local};
-use super::{Handle, Runtime};
+use super::{Handle, LocalRuntime, Runtime};
 use crate::blocking::Pool;
 use crate::reactor::Reactor;
 use crate::scheduler::idle::MAX_WORKERS;
-use crate::scheduler::queue::Local as Queue;
+use crate::scheduler::lanes::Lanes;
+use crate::scheduler::shares::Shares;
 
 const DEFAULT_BLOCKING_THREADS: usize = 512;
 
@@ -50,7 +51,8 @@ impl Builder {
         Self::default()
     }
 
-    /// How many threads poll tasks. By default as many as the process may use cores.
+    /// How many threads poll tasks. By default as many as the process may use cores. A
+    /// [local runtime](Self::build_local) has one, the thread that it is on.
     pub fn worker_threads(mut self, workers: usize) -> Self {
         self.workers = Some(workers);
         self
@@ -102,6 +104,46 @@ impl Builder {
                 return Err(BuildError::WorkerThreads { asked, max: MAX_WORKERS });
             }
         };
+        let (shared, lanes) = self.share(workers, false)?;
+        let mut runtime = Runtime { handle: Handle::new(Arc::clone(&shared)), workers: Vec::with_capacity(workers) };
+        for (index, lanes) in lanes.into_iter().enumerate() {
+            let local = Local::new(Arc::clone(&shared), index, lanes);
+            let name = format!("{}-{index}", shared.thread_name());
+            match thread::Builder::new().name(name).spawn(move || worker::run(local)) {
+                Ok(thread) => runtime.workers.push(thread),
+                Err(error) => {
+                    // Those that started are stopped by the drop of `runtime`, which waits for them alone.
+                    (index..workers).for_each(|_| shared.worker_ended());
+                    return Err(BuildError::Io(error));
+                }
+            }
+        }
+        Ok(runtime)
+    }
+
+    /// Builds a runtime whose tasks all run on the thread that calls this.
+    ///
+    /// # Errors
+    /// [`BuildError`]; [`BuildError::WorkerThreads`] if more than one worker was asked for.
+    ///
+    /// ```
+    /// use stipend::runtime::Runtime;
+    ///
+    /// let runtime = Runtime::builder().thread_name("ui").build_local()?;
+    /// assert_eq!(runtime.block_on(async { 42 }), 42);
+    /// # Ok::<(), stipend::runtime::BuildError>(())
+    /// ```
+    pub fn build_local(self) -> Result<LocalRuntime, BuildError> {
+        if let Some(asked) = self.workers.filter(|asked| *asked != 1) {
+            return Err(BuildError::WorkerThreads { asked, max: 1 });
+        }
+        let (shared, lanes) = self.share(1, true)?;
+        let lanes = lanes.into_iter().next().expect("one was asked for");
+        Ok(LocalRuntime::new_on_this_thread(Local::new(shared, 0, lanes)))
+    }
+
+    /// What the threads of the runtime will share, and each worker's own queues.
+    fn share(self, workers: usize, local: bool) -> Result<(Arc<Shared>, Vec<Lanes<Ready>>), BuildError> {
         let blocking = match self.max_blocking_threads {
             None => DEFAULT_BLOCKING_THREADS,
             Some(0) => return Err(BuildError::BlockingThreads),
@@ -125,30 +167,19 @@ impl Builder {
             }
         };
         let (reactor, driver) = Reactor::new().map_err(BuildError::Io)?;
-
-        let queues: Vec<_> = (0..workers).map(|_| Queue::new()).collect();
+        let shares = Arc::new(Shares::new());
+        let lanes: Vec<_> = (0..workers).map(|_| Lanes::new(Arc::clone(&shares))).collect();
         let shared = Arc::new(Shared::new(Parts {
-            queues: queues.iter().map(Queue::remote).collect(),
+            lanes: lanes.iter().map(Lanes::remote).collect(),
+            shares,
+            local,
             driver,
             reactor,
             pool: Pool::new(blocking),
             meter,
             thread_name,
         }));
-        let mut runtime = Runtime { handle: Handle::new(Arc::clone(&shared)), workers: Vec::with_capacity(workers) };
-        for (index, queue) in queues.into_iter().enumerate() {
-            let local = Local::new(Arc::clone(&shared), index, queue);
-            let name = format!("{}-{index}", shared.thread_name());
-            match thread::Builder::new().name(name).spawn(move || worker::run(local)) {
-                Ok(thread) => runtime.workers.push(thread),
-                Err(error) => {
-                    // Those that started are stopped by the drop of `runtime`, which waits for them alone.
-                    (index..workers).for_each(|_| shared.worker_ended());
-                    return Err(BuildError::Io(error));
-                }
-            }
-        }
-        Ok(runtime)
+        Ok((shared, lanes))
     }
 }
 

@@ -57,6 +57,21 @@ pub(crate) fn with_worker<T, R>(runtime: *const Shared, item: T, f: impl FnOnce(
     }
 }
 
+/// The [`LocalRuntime`](super::LocalRuntime) that runs its tasks on this thread, and is running: the caller is one of them, or its
+/// root future.
+pub(crate) fn local_runtime() -> Option<Arc<Shared>> {
+    let of = |worker: &RefCell<Option<Rc<Local>>>| match &*worker.borrow() {
+        Some(local) if local.shared().is_local() => Some(Arc::clone(local.shared())),
+        _ => None,
+    };
+    WORKER.try_with(of).ok().flatten()
+}
+
+/// Whether the thread can still be told what it is: not while its thread-locals are dropped.
+pub(crate) fn is_available() -> bool {
+    RUNTIME.try_with(|_| ()).is_ok() && WORKER.try_with(|_| ()).is_ok()
+}
+
 pub(crate) fn role() -> Role {
     ROLE.try_with(Cell::get).unwrap_or(Role::Foreign)
 }
@@ -109,17 +124,20 @@ impl Drop for InRole {
     }
 }
 
-/// Until it is dropped the thread is this worker.
-#[derive(Debug)]
-pub(crate) struct AsWorker(PhantomData<*const ()>);
+/// Until it is dropped the thread is this worker; then what it was before.
+pub(crate) struct AsWorker {
+    before: Option<Rc<Local>>,
+    not_send: PhantomData<*const ()>,
+}
 
 pub(crate) fn be_worker(local: &Rc<Local>) -> AsWorker {
-    WORKER.with(|worker| *worker.borrow_mut() = Some(Rc::clone(local)));
-    AsWorker(PhantomData)
+    let before = WORKER.with(|worker| worker.borrow_mut().replace(Rc::clone(local)));
+    AsWorker { before, not_send: PhantomData }
 }
 
 impl Drop for AsWorker {
     fn drop(&mut self) {
-        let _left = WORKER.try_with(|worker| worker.borrow_mut().take());
+        let before = self.before.take();
+        let _left = WORKER.try_with(|worker| std::mem::replace(&mut *worker.borrow_mut(), before));
     }
 }

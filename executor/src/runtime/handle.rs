@@ -103,7 +103,7 @@ impl Handle {
 
     /// The runtime's live tasks. Root futures and blocking jobs are not among them.
     ///
-    /// Takes the lock of one part of the registry after the other, so it is not a picture of one moment.
+    /// Looks at one task after the other, so it is not a picture of one moment.
     #[must_use]
     pub fn tasks(&self) -> Vec<TaskSnapshot> {
         self.shared.tasks()

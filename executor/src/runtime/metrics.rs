@@ -33,23 +33,28 @@ pub struct Metrics {
 /// One worker's counters. It alone writes them, so adding is a load and a store.
 #[derive(Debug, Default)]
 pub(super) struct WorkerCounters {
+    /// Tasks that its tasks have spawned, and tasks that it has ended.
+    pub(super) spawned: Counter,
+    pub(super) ended: Counter,
     pub(super) runs: Counter,
     pub(super) steals: Counter,
     pub(super) parks: Counter,
     pub(super) reactor_checks: Counter,
 }
 
+/// Counts what one thread does.
 #[derive(Debug, Default)]
-pub(super) struct Counter(AtomicU64);
+pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
-    pub(super) fn add_one(&self) {
-        // Relaxed: one writer, and readers that want no more than a number.
-        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    #[inline]
+    pub(crate) fn add_one(&self) {
+        // One writer. Release: who reads the count sees what was counted.
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
     }
 
-    fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+    pub(super) fn get(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
     }
 }
 

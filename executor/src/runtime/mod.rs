@@ -1,8 +1,11 @@
 //! The runtime: workers, reactor, blocking threads and a meter, as one thing that is built, used and shut down.
 //!
+//! Two flavours, one kind of task: [`Runtime`] has worker threads; [`LocalRuntime`] runs everything on the thread that it was made
+//! on, and so also futures that are not `Send`.
+//!
 //! # Shutting down
 //!
-//! There is one way, whoever begins it: the registry is closed, so that nothing is spawned any more; every live task
+//! There is one way, whoever begins it: the runtime is closed, so that nothing is spawned any more; every live task
 //! is cancelled, by the same post on its account that `abort` makes; the workers go on until the last task has dropped
 //! its future, on its own account; then they end. So every future is dropped exactly once, on a worker, and none is
 //! polled after the shutdown has reached it. What differs is how long the caller waits:
@@ -15,6 +18,7 @@
 mod builder;
 pub(crate) mod context;
 mod handle;
+mod local;
 mod metrics;
 mod root;
 mod shared;
@@ -22,6 +26,8 @@ mod worker;
 
 pub use self::builder::{BuildError, Builder};
 pub use self::handle::{EnterGuard, Handle};
+pub use self::local::LocalRuntime;
+pub(crate) use self::metrics::Counter;
 pub use self::metrics::Metrics;
 pub(crate) use self::shared::Shared;
 
@@ -110,9 +116,7 @@ impl Runtime {
     /// [`ShutdownError`] says what still ran when the time was over. It goes on in the background, and ends if it
     /// ever returns.
     pub fn shutdown_timeout(mut self, timeout: Duration) -> Result<(), ShutdownError> {
-        // A timeout that goes beyond the end of time is a year.
-        let now = Instant::now();
-        let deadline = now.checked_add(timeout).unwrap_or(now + Duration::from_secs(365 * 24 * 3600));
+        let deadline = deadline(timeout);
         let workers = std::mem::take(&mut self.workers);
         let shared = self.handle.shared();
         shared.close();
@@ -149,6 +153,12 @@ impl Drop for Runtime {
 // `Shared` says why; and through the threads' handles nothing is seen but that they ended.
 impl UnwindSafe for Runtime {}
 impl RefUnwindSafe for Runtime {}
+
+/// A timeout that goes beyond the end of time is a year.
+fn deadline(timeout: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(timeout).unwrap_or(now + Duration::from_secs(365 * 24 * 3600))
+}
 
 fn join(worker: ThreadHandle<()>) {
     // A worker catches what its tasks throw. Should it panic by itself, its message has been printed, and here is

@@ -1,16 +1,69 @@
 //! `block_on`: a future polled by the thread that calls, metered like a task.
 
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::task::{Context, Poll, Wake, Waker};
 
-use stipend_timers::{Account, CancelReason, Control};
+use stipend_timers::{Account, CancelReason, Control, Lease, Stamp};
 
 use super::Shared;
 use super::context::{self, Role};
 use crate::scheduler::parker::Parker;
+
+/// A root future with its account.
+pub(super) struct Root<'a, F> {
+    account: OnEnd,
+    /// In an option, so that its destructor can run inside the metered section.
+    future: Pin<&'a mut Option<F>>,
+}
+
+impl<'a, F: Future> Root<'a, F> {
+    /// Woken by `waker`.
+    pub(super) fn new(future: Pin<&'a mut Option<F>>, waker: Waker) -> Self {
+        let account = OnEnd(Account::new());
+        account.0.set_waker(waker);
+        Self { account, future }
+    }
+
+    /// Polls it once, between the brackets. If it is ready, it is dropped too.
+    pub(super) fn poll(&mut self, lease: &Lease, at: Stamp, cx: &mut Context<'_>) -> (Poll<F::Output>, Stamp) {
+        let account = &self.account.0;
+        // A panic of the poll is the caller's: it unwinds through here, and dropping `run` closes the bracket.
+        let mut run = lease.begin(account, at);
+        stop_if_cancelled(run.before_poll());
+        let polled = match self.future.as_mut().as_pin_mut() {
+            Some(future) => future.poll(cx),
+            None => unreachable!("the root future is polled until it is ready"),
+        };
+        let control = run.after_poll(polled.is_ready());
+        if polled.is_ready() {
+            run.section();
+            self.future.set(None);
+            account.end();
+            return (polled, run.end_now());
+        }
+        stop_if_cancelled(control);
+        let at = run.end();
+        // A timer may just have been armed on this account, from outside: see `Account::watch`.
+        fence(Ordering::SeqCst);
+        account.watch().recheck();
+        (Poll::Pending, at)
+    }
+}
+
+/// Refuses to block a thread that polls already.
+pub(super) fn check_role() {
+    match context::role() {
+        Role::Foreign => {}
+        Role::Worker => panic!(
+            "block_on was called on a worker thread: it would block the other tasks; await the future, or \
+             call block_on inside spawn_blocking"
+        ),
+        Role::Root => panic!("block_on was called inside block_on: await the future instead"),
+    }
+}
 
 struct Unpark(Parker);
 
@@ -25,49 +78,25 @@ impl Wake for Unpark {
 }
 
 pub(super) fn block_on<F: Future>(shared: &Arc<Shared>, future: F) -> F::Output {
-    match context::role() {
-        Role::Foreign => {}
-        Role::Worker => panic!(
-            "block_on was called on a worker thread: it would block the other tasks; await the future, or \
-             call block_on inside spawn_blocking"
-        ),
-        Role::Root => panic!("block_on was called inside block_on: await the future instead"),
-    }
+    check_role();
     let _role = context::take_role(Role::Root);
     let _runtime = context::enter(shared);
     let unpark = Arc::new(Unpark(Parker::new()));
     let waker = Waker::from(Arc::clone(&unpark));
     let mut cx = Context::from_waker(&waker);
+    let future = pin!(Some(future));
+    let mut root = Root::new(future, waker.clone());
 
-    let account = OnEnd(Account::new());
-    account.0.set_waker(waker.clone());
     let lease = shared.meter().attach();
     lease.set_active();
     let mut at = lease.stamp();
-    // In an option, so that its destructor can run inside the metered section.
-    let mut future = pin!(Some(future));
     loop {
-        // A panic of the poll is the caller's: it unwinds through here, and dropping `run` closes the bracket.
-        let mut run = lease.begin(&account.0, at);
-        stop_if_cancelled(run.before_poll());
-        let polled = match future.as_mut().as_pin_mut() {
-            Some(future) => future.poll(&mut cx),
-            None => unreachable!("the root future is polled until it is ready"),
-        };
-        let control = run.after_poll(polled.is_ready());
+        let (polled, now) = root.poll(&lease, at, &mut cx);
+        at = now;
         if let Poll::Ready(output) = polled {
-            run.section();
-            future.set(None);
-            account.0.end();
-            at = run.end_now();
             lease.charge_runtime(at);
             return output;
         }
-        stop_if_cancelled(control);
-        at = run.end();
-        // A timer may just have been armed on this account, from outside: see `Account::watch`.
-        fence(Ordering::SeqCst);
-        account.0.watch().recheck();
         lease.set_idle();
         unpark.0.park();
         lease.set_active();

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -14,10 +14,12 @@ use super::metrics::WorkerCounters;
 use crate::blocking::Pool;
 use crate::reactor::{Driver, Reactor};
 use crate::scheduler::idle::{Idle, Place as SleepsIn};
+use crate::scheduler::lanes::RemoteLanes;
 use crate::scheduler::parker::Parker;
-use crate::scheduler::queue::{Injector, Remote};
+use crate::scheduler::queue::Injector;
+use crate::scheduler::shares::Shares;
 use crate::sync::lock;
-use crate::task::{Key, Place, Registry, Runnable, TaskCore, TaskRef, TaskSnapshot, contain};
+use crate::task::{Place, Runnable, Schedule, TaskCore, TaskRef, TaskSnapshot, all_slots, contain, is_inside};
 
 /// A task in a run queue.
 pub(super) type Ready = Runnable<TaskCore>;
@@ -27,17 +29,22 @@ pub(crate) struct Shared {
     /// One for each worker, by index.
     pub(super) peers: Box<[CachePadded<Peer>]>,
     pub(super) idle: Idle,
+    shares: Arc<Shares>,
+    /// All tasks run on the thread of a [`LocalRuntime`](super::LocalRuntime).
+    local: bool,
     /// Held while a worker turns the reactor or sleeps in it, never while it polls a task.
     pub(super) driver: Mutex<Driver>,
     reactor: Arc<Reactor>,
-    registry: Registry<TaskRef<TaskCore>>,
     pool: Pool,
     meter: Meter,
     thread_name: String,
-    /// Set when the registry is closed and empty: there will never be a task again.
+    /// Nothing is spawned any more.
+    closed: AtomicBool,
+    /// Set when it is closed and no task lives: there will never be one again.
     stop: AtomicBool,
-    /// Where foreign threads register their tasks.
-    next_shard: AtomicUsize,
+    /// Tasks that were spawned outside of the runtime's tasks, and those of them that were refused after all.
+    spawned_outside: AtomicU64,
+    refused_outside: AtomicU64,
     /// Workers whose thread runs.
     running: Mutex<usize>,
     worker_ended: Condvar,
@@ -45,8 +52,8 @@ pub(crate) struct Shared {
 
 /// What others see of a worker.
 pub(super) struct Peer {
-    pub(super) queue: Remote<Ready>,
-    /// The task that the worker runs next, before its queue: what was woken or spawned there last.
+    pub(super) lanes: Arc<RemoteLanes<Ready>>,
+    /// The task that the worker runs next, before its queue: what was woken or spawned there last, of the group whose turn it is.
     pub(super) next: Place<TaskCore>,
     pub(super) parker: Parker,
     pub(super) counters: WorkerCounters,
@@ -54,13 +61,15 @@ pub(super) struct Peer {
 
 impl Peer {
     pub(super) fn has_work(&self) -> bool {
-        !self.next.is_empty() || !self.queue.is_empty()
+        !self.next.is_empty() || self.lanes.has_work()
     }
 }
 
 /// What a runtime is made of; see [`Shared::new`].
 pub(super) struct Parts {
-    pub(super) queues: Vec<Remote<Ready>>,
+    pub(super) lanes: Vec<Arc<RemoteLanes<Ready>>>,
+    pub(super) shares: Arc<Shares>,
+    pub(super) local: bool,
     pub(super) driver: Driver,
     pub(super) reactor: Arc<Reactor>,
     pub(super) pool: Pool,
@@ -70,10 +79,10 @@ pub(super) struct Parts {
 
 impl Shared {
     pub(super) fn new(parts: Parts) -> Self {
-        let workers = parts.queues.len();
-        let peer = |queue| {
+        let workers = parts.lanes.len();
+        let peer = |lanes| {
             CachePadded::new(Peer {
-                queue,
+                lanes,
                 next: Place::new(),
                 parker: Parker::new(),
                 counters: WorkerCounters::default(),
@@ -81,17 +90,19 @@ impl Shared {
         };
         Self {
             injector: Injector::new(),
-            peers: parts.queues.into_iter().map(peer).collect(),
+            peers: parts.lanes.into_iter().map(peer).collect(),
             idle: Idle::new(workers),
+            shares: parts.shares,
+            local: parts.local,
             driver: Mutex::new(parts.driver),
             reactor: parts.reactor,
-            // A few more than workers, for the threads that are none.
-            registry: Registry::new(workers + 4),
             pool: parts.pool,
             meter: parts.meter,
             thread_name: parts.thread_name,
+            closed: AtomicBool::new(false),
             stop: AtomicBool::new(false),
-            next_shard: AtomicUsize::new(0),
+            spawned_outside: AtomicU64::new(0),
+            refused_outside: AtomicU64::new(0),
             running: Mutex::new(workers),
             worker_ended: Condvar::new(),
         }
@@ -109,11 +120,20 @@ impl Shared {
         &self.pool
     }
 
+    pub(crate) fn is_local(&self) -> bool {
+        self.local
+    }
+
     pub(crate) fn thread_name(&self) -> &str {
         &self.thread_name
     }
 
     // --- scheduling ---
+
+    /// How much each group has had.
+    pub(crate) fn shares(&self) -> &Shares {
+        &self.shares
+    }
 
     /// A task was woken or spawned by a thread that is no worker of ours.
     pub(crate) fn inject(&self, task: Ready) {
@@ -148,51 +168,105 @@ impl Shared {
         !self.injector.is_empty() || self.peers.iter().any(|peer| peer.has_work())
     }
 
-    // --- the registry ---
+    // --- the live tasks ---
 
-    /// Registers a task, if the runtime is open; else hands it back.
-    pub(crate) fn register(self: &Arc<Self>, task: TaskRef<TaskCore>) -> Result<Key, TaskRef<TaskCore>> {
-        let hint = context::with_worker(Arc::as_ptr(self), (), |local, ()| local.index())
-            // Relaxed: it only spreads.
-            .unwrap_or_else(|()| self.next_shard.fetch_add(1, Ordering::Relaxed));
-        self.registry.insert(hint, task)
+    /// Registers a new task and schedules it, if the runtime is open; else hands it back. Registered first, scheduled second: a task
+    /// that runs is always in the registry.
+    pub(crate) fn start(self: &Arc<Self>, task: TaskRef<TaskCore>, runnable: Ready) -> Result<(), Ready> {
+        if self.closed.load(Ordering::SeqCst) {
+            return Err(runnable);
+        }
+        let slot = runnable.core().slot();
+        let (task, runnable) = if is_inside() {
+            // By one of our tasks, which lives until after this. See `end_tasks` for why that spares a fence.
+            let spawned = context::with_worker(Arc::as_ptr(self), (task, runnable), |local, (task, runnable)| {
+                slot.put(task);
+                local.count_spawned();
+                local.push(runnable);
+            });
+            match spawned {
+                Ok(()) => return Ok(()),
+                Err(elsewhere) => elsewhere,
+            }
+        } else {
+            (task, runnable)
+        };
+        slot.put(task);
+        self.spawned_outside.fetch_add(1, Ordering::SeqCst);
+        if self.closed.load(Ordering::SeqCst) {
+            self.refused_outside.fetch_add(1, Ordering::SeqCst);
+            drop(slot.remove());
+            return Err(runnable);
+        }
+        <TaskCore as Schedule>::schedule(runnable);
+        Ok(())
     }
 
-    /// Takes a task out; its reference is the caller's.
-    pub(crate) fn unregister(&self, key: Key) -> Option<TaskRef<TaskCore>> {
-        let (task, last) = self.registry.remove(key);
-        if last {
-            self.stop_workers();
-        }
-        task
+    /// References to the tasks that live: slot by slot, not one moment's picture.
+    fn live_tasks(&self) -> Vec<TaskRef<TaskCore>> {
+        all_slots().filter_map(|slot| slot.find(|core| core.belongs_to(self))).collect()
     }
 
     pub(crate) fn tasks(&self) -> Vec<TaskSnapshot> {
-        self.registry.list().iter().map(TaskSnapshot::of).collect()
+        self.live_tasks().iter().map(TaskSnapshot::of).collect()
     }
 
     pub(crate) fn task_count(&self) -> usize {
-        self.registry.len()
+        // Ends first: else one that was spawned in between could count as ended only.
+        let ended: u64 = self.peers.iter().map(|peer| peer.counters.ended.get()).sum();
+        let ended = ended + self.refused_outside.load(Ordering::SeqCst);
+        usize::try_from(self.spawned().saturating_sub(ended)).unwrap_or(usize::MAX)
+    }
+
+    /// How many tasks were ever registered.
+    fn spawned(&self) -> u64 {
+        let by_tasks: u64 = self.peers.iter().map(|peer| peer.counters.spawned.get()).sum();
+        by_tasks + self.spawned_outside.load(Ordering::SeqCst)
     }
 
     // --- the end ---
 
     /// Begins to shut down: no task and no job is accepted any more, and those that live are cancelled.
     pub(crate) fn close(&self) {
-        let empty = self.registry.close();
+        self.closed.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
         self.pool.close();
-        for task in self.registry.list() {
-            task.cancel();
-        }
-        if empty {
-            self.stop_workers();
+        self.end_tasks();
+    }
+
+    /// Once it is closed: cancels what lives, and if nothing does, stops the workers. True if they are stopped.
+    ///
+    /// Called by who closes, and then by each worker whenever it has nothing to do, so a task that was missed is found.
+    ///
+    /// # Why no task is left when the workers stop
+    /// They stop when two looks at the count of all spawns, before and after a look at every slot, agree, and no slot had a task
+    /// of ours. Say that one, C, lives all the same. If the first look counted it, its slot had it before, and has it still: it was
+    /// seen. So even the second look did not count it. If it was spawned from outside, by a read-modify-write on its count and then
+    /// a look at `closed`, that look comes behind ours, finds it closed and refuses. So C was spawned by a task, X, that ran on one
+    /// of our workers. If X was counted, its slot had it, and was seen empty, so X had left it before; leaving comes
+    /// after C was counted, and whoever sees a slot left sees what came before: then the second look saw a number that the first
+    /// did not, as C was not counted by that one. If X was not counted either, the same holds for who spawned X; and the first
+    /// of that line was spawned from outside.
+    fn end_tasks(&self) -> bool {
+        loop {
+            let before = self.spawned();
+            let tasks = self.live_tasks();
+            if !tasks.is_empty() {
+                tasks.iter().for_each(TaskRef::cancel);
+                return false;
+            }
+            if self.spawned() == before {
+                self.stop_workers();
+                return true;
+            }
         }
     }
 
+    /// For a worker that has nothing to do. It may get something by this, so it looks at its queues afterwards.
     pub(super) fn should_stop(&self) -> bool {
-        // SeqCst, with the store below and the fences of `Idle`: a worker that counts itself asleep and then reads
+        // SeqCst, with the store in `stop_workers` and the fences of `Idle`: a worker that counts itself asleep and then reads
         // `false` here is notified by what follows the store.
-        self.stop.load(Ordering::SeqCst)
+        self.stop.load(Ordering::SeqCst) || (self.closed.load(Ordering::SeqCst) && self.end_tasks())
     }
 
     fn stop_workers(&self) {

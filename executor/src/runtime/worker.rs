@@ -6,55 +6,88 @@
 //! runs, taking a task from the worker's own queue, is the later task's; it is a few nanoseconds. What is not for any
 //! task, searching, the reactor and going to sleep, is billed to the runtime's account, and the stamp is fresh.
 //!
+//! # Turns
+//!
+//! A worker runs tasks of one group for a turn of [`TURN_NS`], then those of the group that has had least so far (see
+//! [`lanes`](crate::scheduler::lanes)). The end of a turn is also when it looks at the reactor, the injector and, now and then, at
+//! what waits for the other workers. With short polls it looks at the former two more often, each [`CHECK_EVERY`] runs.
+//!
+//! # How long a ready task waits
+//!
+//! * In the queue of its group on this worker it waits for those before it. Of those that came later at most [`NEXT_IN_A_ROW`] for
+//!   each of them and for itself go first, the tasks that were woken last, and none once a turn is over: behind n others
+//!   for at most 4 n + 3 polls of its group.
+//! * In the injector, for at most [`CHECK_EVERY`] polls, or a turn and a poll, of some worker for each task before it.
+//! * A socket or timer that is ready is seen after a turn and a poll at the most, by some worker.
+//! * Its group waits for its turn as its weight says, and a turn is over at the first boundary after [`TURN_NS`].
+//!
 //! # What a stuck poll holds
 //!
 //! Nothing. While a task is polled its worker holds no lock and not the reactor, and everything in its queue can be
 //! stolen.
 
 use std::cell::Cell;
+use std::future::Future;
+use std::pin::pin;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, MutexGuard, TryLockError};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use stipend_timers::{Lease, Stamp};
+use stipend_timers::{GroupId, Lease, Stamp};
 
 use super::context::{self, Role};
+use super::root::Root;
 use super::shared::{Peer, Ready, Shared};
 use crate::reactor::Driver;
 use crate::scheduler::idle::Place;
-use crate::scheduler::queue::Local as Queue;
+use crate::scheduler::lanes::Lanes;
+use crate::scheduler::shares::Compared;
 use crate::task::{Metered, contain};
 
 /// After so many runs a worker looks at the injector and the reactor even if its own queue is never empty. A prime, so
 /// as not to beat with the tasks' own periods.
 const CHECK_EVERY: u32 = 61;
-/// So many tasks may go before the queue because they were woken last, until one of the queue has its turn: a task in a queue of n
-/// waits for at most 4 n + 3 others of this worker.
+/// So many tasks may go before the queue because they were woken last, until one of the queue has its turn.
 const NEXT_IN_A_ROW: u32 = 3;
-/// But at the reactor only after this much run time: asking it is a system call, as long as six yields. A ready socket or timer so
-/// waits for 61 polls and 25 us of them at the most, whichever is more.
+/// How much run time of a worker one group has before another may be next. Changing over costs a tenth of a microsecond.
+const TURN_NS: u64 = 100_000;
+/// The reactor is asked after this much run time at the earliest: it is a system call, as long as six yields.
 const REACTOR_EVERY_NS: u64 = 25_000;
+/// What waits for other workers is compared with the own after this much run time.
+const COMPARE_EVERY_NS: u64 = 1_000_000;
+/// A group of another worker's is helped if it is so many milliseconds of the default weight behind the own one.
+const HELP_BEHIND_MS: u64 = 1;
+/// How many tasks are taken from the injector at once when they have to be put in order.
+const INJECTED_AT_ONCE: usize = 32;
 
 /// What the thread that is the worker reaches through its context.
 pub(crate) struct Local {
     shared: Arc<Shared>,
     index: usize,
-    queue: Queue<Ready>,
+    lanes: Lanes<Ready>,
     /// In the reactor: what it wakes is collected, and others are called once, afterwards.
     turning: Cell<bool>,
 }
 
 impl Local {
-    pub(super) fn new(shared: Arc<Shared>, index: usize, queue: Queue<Ready>) -> Self {
-        Self { shared, index, queue, turning: Cell::new(false) }
+    pub(super) fn new(shared: Arc<Shared>, index: usize, lanes: Lanes<Ready>) -> Self {
+        Self { shared, index, lanes, turning: Cell::new(false) }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     pub(crate) fn belongs_to(&self, runtime: *const Shared) -> bool {
         std::ptr::eq(Arc::as_ptr(&self.shared), runtime)
     }
 
-    pub(crate) fn index(&self) -> usize {
-        self.index
+    /// One of its tasks has spawned another.
+    #[inline]
+    pub(crate) fn count_spawned(&self) {
+        self.shared.peers[self.index].counters.spawned.add_one();
     }
 
     /// A task that was woken or spawned on this worker: it runs next, and what was to run next goes to the back of the queue. So
@@ -64,25 +97,30 @@ impl Local {
     /// ends, mostly sooner than another could wake up, and with warm caches. If that poll goes on, the tick finds it overdue and
     /// [`Shared::relieve`] calls another after all.
     pub(crate) fn push(&self, task: Ready) {
+        let group = task.core().group();
         if self.turning.get() {
             // What the reactor wakes keeps its order, and is shared afterwards.
-            self.queue.push(task);
-            return;
-        }
-        match self.shared.peers[self.index].next.put(task) {
-            Some(displaced) => {
-                self.queue.push(displaced);
-                self.call_for_help();
+            self.lanes.push(group, task);
+        } else if group != self.lanes.current() {
+            // It waits for its group's turn.
+            self.lanes.push(group, task);
+            self.call_for_help();
+        } else {
+            match self.shared.peers[self.index].next.put(task) {
+                Some(displaced) => {
+                    self.lanes.push(group, displaced);
+                    self.call_for_help();
+                }
+                None if !self.lanes.is_empty() => self.call_for_help(),
+                None => {}
             }
-            None if !self.queue.is_empty() => self.call_for_help(),
-            None => {}
         }
     }
 
     /// A task that woke itself: behind all others.
     pub(crate) fn push_back(&self, task: Ready) {
-        let others = !self.queue.is_empty() || !self.shared.peers[self.index].next.is_empty();
-        self.queue.push(task);
+        let others = !self.lanes.is_empty() || !self.shared.peers[self.index].next.is_empty();
+        self.lanes.push(task.core().group(), task);
         if others {
             self.call_for_help();
         }
@@ -97,48 +135,144 @@ impl Local {
 
 /// A worker's thread: runs until the runtime has stopped.
 pub(super) fn run(local: Local) {
-    let local = Rc::new(local);
-    let shared = Arc::clone(&local.shared);
-    let _ended = Ended(&shared);
-    let _runtime = context::enter(&shared);
-    let _worker = context::be_worker(&local);
-    let _role = context::take_role(Role::Worker);
-    let lease = shared.meter().attach();
-    let relieved = Arc::downgrade(&shared);
-    let index = local.index;
+    run_to_end(&Rc::new(local));
+}
+
+/// Runs tasks on this thread until the runtime has stopped.
+pub(super) fn run_to_end(local: &Rc<Local>) {
+    let _ended = Ended { shared: &local.shared, unwinding: std::thread::panicking() };
+    let _thread = AsWorker::begin(local);
+    let lease = local.shared.meter().attach();
+    let (relieved, index) = (Arc::downgrade(&local.shared), local.index);
     lease.on_overdue(move || {
         if let Some(shared) = relieved.upgrade() {
             shared.relieve(index);
         }
     });
-    lease.set_active();
-    let at = lease.stamp();
-    let seed = (local.index as u32).wrapping_mul(0x9e37_79b9) | 1;
-    Worker {
-        local: &local,
-        shared: &shared,
-        lease: &lease,
-        at,
-        turned_at: at,
-        in_a_row: 0,
-        searching: false,
-        runs: 0,
-        random: seed,
+    let mut worker = Worker::new(local, &lease);
+    loop {
+        match worker.find() {
+            Some(task) => worker.run_task(task),
+            None if worker.shared.should_stop() => break,
+            None => worker.sleep(|| false),
+        }
     }
-    .run();
+    worker.stop();
+}
+
+/// Runs tasks on this thread, and a root future as one of them, until that is ready.
+pub(super) fn run_with_root<F: Future>(local: &Rc<Local>, future: F) -> F::Output {
+    let _thread = AsWorker::begin(local);
+    let woken = Arc::new(RootWaker { woken: AtomicBool::new(true), shared: Arc::clone(&local.shared) });
+    let waker = Waker::from(Arc::clone(&woken));
+    let mut cx = Context::from_waker(&waker);
+    let future = pin!(Some(future));
+    let mut root = Root::new(future, waker.clone());
+
+    let lease = local.shared.meter().attach();
+    let mut worker = Worker::new(local, &lease);
+    loop {
+        // At every other poll at most, so that tasks and root wait for each other alike.
+        if woken.take() {
+            worker.stop_searching();
+            let before = worker.at;
+            let (polled, at) = root.poll(&lease, before, &mut cx);
+            worker.at = at;
+            // It has no group, and its time is not that of the group whose turn it is.
+            worker.turn.leave_out(before, at);
+            if let Poll::Ready(output) = polled {
+                worker.stop();
+                return output;
+            }
+        }
+        match worker.find() {
+            Some(task) => worker.run_task(task),
+            None => worker.sleep(|| woken.is_set()),
+        }
+    }
+}
+
+/// Wakes a root future that runs among the tasks.
+struct RootWaker {
+    woken: AtomicBool,
+    shared: Arc<Shared>,
+}
+
+impl RootWaker {
+    fn take(&self) -> bool {
+        // A load first: mostly it is not set.
+        self.is_set() && self.woken.swap(false, Ordering::SeqCst)
+    }
+
+    fn is_set(&self) -> bool {
+        self.woken.load(Ordering::SeqCst)
+    }
+}
+
+impl Wake for RootWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        // To the one worker this is what a task in a queue is: set first, look for a sleeper second.
+        if !self.woken.swap(true, Ordering::SeqCst) {
+            self.shared.wake_one();
+        }
+    }
+}
+
+/// Until it is dropped this thread is a worker, in its runtime.
+struct AsWorker {
+    _role: context::InRole,
+    _worker: context::AsWorker,
+    _runtime: context::Entered,
+}
+
+impl AsWorker {
+    fn begin(local: &Rc<Local>) -> Self {
+        let _runtime = context::enter(&local.shared);
+        let _worker = context::be_worker(local);
+        Self { _role: context::take_role(Role::Worker), _worker, _runtime }
+    }
 }
 
 /// Says that the thread ends, also if it unwinds.
-struct Ended<'a>(&'a Arc<Shared>);
+struct Ended<'a> {
+    shared: &'a Arc<Shared>,
+    /// The thread unwinds for a reason of its own.
+    unwinding: bool,
+}
 
 impl Drop for Ended<'_> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if std::thread::panicking() && !self.unwinding {
             // A worker's own code never panics. Should it, tasks are left that nobody ends, and they rely on this (see
             // `task::core::Home`).
-            std::mem::forget(Arc::clone(self.0));
+            std::mem::forget(Arc::clone(self.shared));
         }
-        self.0.worker_ended();
+        self.shared.worker_ended();
+    }
+}
+
+/// How much of this worker's time the current group has had in a row.
+struct Turn {
+    began: Stamp,
+    used_ns: u64,
+}
+
+impl Turn {
+    fn begin(at: Stamp) -> Self {
+        Self { began: at, used_ns: 0 }
+    }
+
+    fn used_ns(&self, at: Stamp) -> u64 {
+        self.used_ns + at.nanos_since(self.began)
+    }
+
+    /// What lies between the two was not the group's.
+    fn leave_out(&mut self, from: Stamp, to: Stamp) {
+        *self = Self { began: to, used_ns: self.used_ns(from) };
     }
 }
 
@@ -148,8 +282,14 @@ struct Worker<'a> {
     lease: &'a Lease,
     /// When the last bracket closed.
     at: Stamp,
+    /// The current group's.
+    turn: Turn,
     /// When the reactor was looked at last.
     turned_at: Stamp,
+    /// When what waits for other workers was looked at last.
+    compared_at: Stamp,
+    /// A lane of another worker's, the same as the own one, and after how many turns of that worker it was seen to wait.
+    unserved: Option<(usize, GroupId, u64)>,
     /// How many tasks were run from `Peer::next`, one after the other.
     in_a_row: u32,
     /// Counted among the searching.
@@ -158,37 +298,63 @@ struct Worker<'a> {
     random: u32,
 }
 
-impl Worker<'_> {
-    fn run(mut self) {
-        loop {
-            if self.runs >= CHECK_EVERY {
-                self.runs = 0;
-                if let Some(task) = self.look_around() {
-                    self.run_task(task);
-                    continue;
-                }
-            }
-            if let Some(task) = self.next() {
-                self.run_task(task);
-                continue;
-            }
-            let found = self.search();
-            if found.is_some() {
-                // Calling another worker is the runtime's time, not the task's.
-                self.stop_searching();
-            }
-            self.at = self.lease.charge_runtime(self.at);
-            match found {
-                Some(task) => self.run_task(task),
-                None if self.shared.should_stop() => break,
-                None => self.sleep(),
-            }
+impl<'a> Worker<'a> {
+    fn new(local: &'a Local, lease: &'a Lease) -> Self {
+        lease.set_active();
+        let at = lease.stamp();
+        local.lanes.resume();
+        Self {
+            local,
+            shared: &local.shared,
+            lease,
+            at,
+            turn: Turn::begin(at),
+            turned_at: at,
+            compared_at: at,
+            unserved: None,
+            in_a_row: 0,
+            searching: false,
+            runs: 0,
+            random: (local.index as u32).wrapping_mul(0x9e37_79b9) | 1,
         }
+    }
+
+    /// The thread stops being this worker.
+    fn stop(&mut self) {
+        self.end_turn();
+        self.keep_next_in_order();
+        self.local.lanes.suspend();
         self.stop_searching();
         self.lease.charge_runtime(self.at);
     }
 
-    /// This worker's next task: the one that was woken last, but not too many of those in a row, or the queue's first.
+    /// The next task: from this worker's own queues, else from elsewhere.
+    #[inline]
+    fn find(&mut self) -> Option<Ready> {
+        if (self.runs >= CHECK_EVERY || self.turn_is_over())
+            && let Some(task) = self.look_around()
+        {
+            return Some(task);
+        }
+        self.next().or_else(|| self.find_elsewhere())
+    }
+
+    fn find_elsewhere(&mut self) -> Option<Ready> {
+        self.end_turn();
+        self.local.lanes.suspend();
+        let found = self.search();
+        if found.is_some() {
+            // Calling another worker is the runtime's time, not the task's.
+            self.stop_searching();
+        }
+        self.at = self.lease.charge_runtime(self.at);
+        self.turn = Turn::begin(self.at);
+        self.local.lanes.resume();
+        found
+    }
+
+    /// This worker's next task: the one that was woken last, but not too many of those in a row, or the queue's first; of the
+    /// group whose turn it is, while it has any.
     #[inline]
     fn next(&mut self) -> Option<Ready> {
         let next = &self.peer().next;
@@ -199,7 +365,40 @@ impl Worker<'_> {
             return Some(task);
         }
         self.in_a_row = 0;
-        self.local.queue.pop().or_else(|| self.peer().next.take())
+        if let Some(task) = self.local.lanes.pop_current().or_else(|| self.peer().next.take()) {
+            return Some(task);
+        }
+        if self.local.lanes.is_empty() || !self.next_turn() {
+            return None;
+        }
+        self.local.lanes.pop_current()
+    }
+
+    #[inline]
+    fn turn_is_over(&self) -> bool {
+        self.turn.used_ns(self.at) >= TURN_NS
+    }
+
+    /// Charges the turn to its group.
+    fn end_turn(&mut self) {
+        self.local.lanes.charge(self.turn.used_ns(self.at));
+        self.turn = Turn::begin(self.at);
+    }
+
+    /// Ends the turn and begins the next one. False: there is nothing to run.
+    fn next_turn(&mut self) -> bool {
+        self.keep_next_in_order();
+        self.end_turn();
+        self.local.lanes.next_turn()
+    }
+
+    /// What was to run next belongs to the group whose turn it was. If others wait it goes into the queue.
+    fn keep_next_in_order(&self) {
+        if !self.local.lanes.is_empty()
+            && let Some(task) = self.peer().next.take()
+        {
+            self.local.lanes.push(task.core().group(), task);
+        }
     }
 
     fn counters(&self) -> &super::metrics::WorkerCounters {
@@ -211,6 +410,10 @@ impl Worker<'_> {
     }
 
     fn run_task(&mut self, task: Ready) {
+        let group = task.core().group();
+        if group != self.local.lanes.current() {
+            self.switch_to(group);
+        }
         // Before the poll: the poll may not end, and what else there is must find somebody.
         self.stop_searching();
         if self.shared.idle.could_help() && self.peer().has_work() {
@@ -219,17 +422,80 @@ impl Worker<'_> {
         self.runs += 1;
         self.counters().runs.add_one();
         let (lease, at) = (self.lease, self.at);
-        self.at = task.run(|core| Metered(lease.begin(core.account(), at)));
+        let ended = &self.shared.peers[self.local.index].counters.ended;
+        self.at = task.run(|core| Metered { run: lease.begin(core.account(), at), ended });
     }
 
-    /// Under load: what comes from outside must not wait for the own queue to run empty.
+    /// The task is of another group than the one whose turn it is: it was found elsewhere.
+    #[cold]
+    fn switch_to(&mut self, group: GroupId) {
+        self.keep_next_in_order();
+        self.end_turn();
+        self.local.lanes.switch_to(group);
+    }
+
+    /// Under load: what comes from outside must not wait for the own queue to run empty, nor one group for another.
     fn look_around(&mut self) -> Option<Ready> {
+        self.runs = 0;
+        let over = self.turn_is_over();
         if self.at.nanos_since(self.turned_at) >= REACTOR_EVERY_NS {
             self.turn_without_waiting();
-            self.at = self.lease.charge_runtime(self.at);
+            let before = self.at;
+            self.at = self.lease.charge_runtime(before);
             self.turned_at = self.at;
+            self.turn.leave_out(before, self.at);
         }
-        self.shared.injector.pop()
+        if over {
+            // The queue's first before the one that was woken last, which may have run for long.
+            self.in_a_row = NEXT_IN_A_ROW;
+        }
+        if !self.local.lanes.shares().are_used() {
+            if over {
+                self.turn = Turn::begin(self.at);
+            }
+            return self.shared.injector.pop();
+        }
+        self.take_injected();
+        if over {
+            self.next_turn();
+            if self.at.nanos_since(self.compared_at) >= COMPARE_EVERY_NS {
+                self.compared_at = self.at;
+                return self.help_who_lags();
+            }
+        }
+        None
+    }
+
+    /// Puts what was injected where it belongs.
+    fn take_injected(&self) {
+        for _ in 0..INJECTED_AT_ONCE {
+            let Some(task) = self.shared.injector.pop() else { return };
+            self.local.lanes.push(task.core().group(), task);
+        }
+    }
+
+    /// A group that has had less than those that run here may wait for another worker; or tasks of the very group that runs here
+    /// may wait for one that has no turn left for them.
+    fn help_who_lags(&mut self) -> Option<Ready> {
+        let victim = self.random() as usize % self.shared.peers.len();
+        if victim == self.local.index {
+            return None;
+        }
+        let lanes = &self.shared.peers[victim].lanes;
+        let shares = self.local.lanes.shares();
+        let theirs = lanes.most_lagging(shares)?;
+        let help = match shares.compare(theirs, self.local.lanes.current()) {
+            Compared::Apart(theirs, own) => theirs.is_behind(own, HELP_BEHIND_MS),
+            Compared::Same => {
+                let seen = (victim, theirs, lanes.turns());
+                lanes.current() != theirs && self.unserved.replace(seen) == Some(seen)
+            }
+        };
+        if !help {
+            return None;
+        }
+        self.counters().steals.add_one();
+        lanes.steal_half(theirs, &self.local.lanes)
     }
 
     fn turn_without_waiting(&mut self) {
@@ -260,13 +526,13 @@ impl Worker<'_> {
 
     /// What the reactor woke is in this worker's queue: if it is more than the one it runs next, another helps.
     fn share_what_was_woken(&self) {
-        if self.local.queue.len() > 1 {
+        if self.local.lanes.has_more_than_one() {
             self.shared.wake_one();
         }
     }
 
     fn search(&mut self) -> Option<Ready> {
-        if let Some(task) = self.shared.injector.take_batch(&self.local.queue) {
+        if let Some(task) = self.take_batch() {
             return Some(task);
         }
         self.searching = self.searching || self.shared.idle.try_search();
@@ -280,13 +546,36 @@ impl Worker<'_> {
             if victim == self.local.index {
                 continue;
             }
-            if let Some(task) = peers[victim].queue.steal_half(&self.local.queue).or_else(|| peers[victim].next.take())
-            {
+            if let Some(task) = self.steal_from(&peers[victim]) {
                 self.counters().steals.add_one();
                 return Some(task);
             }
         }
-        self.shared.injector.take_batch(&self.local.queue)
+        self.take_batch()
+    }
+
+    /// From the injector.
+    fn take_batch(&self) -> Option<Ready> {
+        let lanes = &self.local.lanes;
+        if lanes.shares().are_used() {
+            let first = self.shared.injector.pop()?;
+            self.take_injected();
+            return Some(first);
+        }
+        let task = self.shared.injector.take_batch(lanes.queue_to_fill(GroupId::NONE));
+        lanes.filled(GroupId::NONE);
+        task
+    }
+
+    /// About half of what waits longest by its share, and what the other would run next if that is all.
+    fn steal_from(&self, peer: &Peer) -> Option<Ready> {
+        // Another thief may be faster.
+        while let Some(lane) = peer.lanes.most_lagging(self.local.lanes.shares()) {
+            if let Some(task) = peer.lanes.steal_half(lane, &self.local.lanes) {
+                return Some(task);
+            }
+        }
+        peer.next.take()
     }
 
     /// xorshift: only to spread the thieves.
@@ -303,8 +592,10 @@ impl Worker<'_> {
         }
     }
 
-    /// Sleeps, in the reactor if nobody else does, until there may be something to do.
-    fn sleep(&mut self) {
+    /// Sleeps, in the reactor if nobody else does, until there may be something to do. Not at all if `must_not` says so once the
+    /// worker counts as asleep.
+    fn sleep(&mut self, must_not: impl Fn() -> bool) {
+        self.local.lanes.suspend();
         let mut driver = try_driver(self.shared);
         let mut place = if driver.is_some() { Place::Reactor } else { Place::Parker };
         let (mut woken, mut turned) = (false, false);
@@ -319,7 +610,7 @@ impl Worker<'_> {
         }
         // The look at every queue that `Idle` asks for. A notification that was sent meanwhile is not waited for: it
         // stays with the parker or the reactor, and makes the next sleep there a short one.
-        if !woken && !self.shared.has_work() && !self.shared.should_stop() {
+        if !woken && !self.shared.should_stop() && !must_not() && !self.shared.has_work() {
             self.counters().parks.add_one();
             self.lease.set_idle();
             match &mut driver {
@@ -335,6 +626,8 @@ impl Worker<'_> {
         // Whoever called us has counted us among the searching.
         self.searching = !self.shared.idle.wake_up(self.local.index);
         self.at = self.lease.charge_runtime(self.at);
+        self.turn = Turn::begin(self.at);
+        self.local.lanes.resume();
         if turned {
             self.share_what_was_woken();
         } else if place == Place::Reactor {

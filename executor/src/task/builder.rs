@@ -1,14 +1,15 @@
 //! Spawning with more than a future: name, group, limits.
+#![allow(unsafe_code)]
 
 use std::fmt;
 use std::future::Future;
 use std::panic::Location;
 use std::sync::Arc;
 
-use stipend_timers::{Account, Action, CancelReason, CpuLimit, Expiry, Group, LimitError, PollLimit};
+use stipend_timers::{Account, Action, CancelReason, CpuLimit, Expiry, Group, GroupId, LimitError, PollLimit};
 
 use super::core::{Extras, Home};
-use super::{JoinHandle, Joining, Joint, Runnable, TaskCore, allocate};
+use super::{JoinHandle, Joining, Joint, Parts, Runnable, TaskCore, allocate, allocate_unchecked};
 use crate::runtime::{Handle, Shared, context};
 
 type SoftHandler = Box<dyn FnMut(Expiry) -> Action + Send>;
@@ -108,6 +109,28 @@ impl Builder {
         self.spawn_at(handle.shared(), future, Location::caller())
     }
 
+    /// Spawns a task that stays on this thread: its future and its output need not be `Send`.
+    ///
+    /// # Errors
+    /// As [`spawn`](Self::spawn).
+    ///
+    /// # Panics
+    /// Outside [`LocalRuntime::block_on`](crate::runtime::LocalRuntime::block_on).
+    #[track_caller]
+    pub fn spawn_local<F>(self, future: F) -> Result<JoinHandle<F::Output>, SpawnError>
+    where
+        F: Future + 'static,
+        F::Output: 'static,
+    {
+        let site = Location::caller();
+        let Some(home) = context::local_runtime() else { no_local_runtime() };
+        let (account, group, extras) = self.prepare()?;
+        // SAFETY: `local_runtime` found that this thread is the one that runs all tasks of that runtime, and a registered task
+        // keeps a reference in the registry until it has ended.
+        let made = register(&home, account, group, extras, site, |core| unsafe { allocate_unchecked(core, future) });
+        made.map_err(Refused::into_error)
+    }
+
     fn spawn_at<F>(
         self,
         shared: &Arc<Shared>,
@@ -118,11 +141,20 @@ impl Builder {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        let account = Account::new();
-        match &self.group {
-            Some(group) => account.set_group(group),
-            None => account.inherit_group(),
-        }
+        let (account, group, extras) = self.prepare()?;
+        register(shared, account, group, extras, site, |core| allocate(core, future)).map_err(Refused::into_error)
+    }
+
+    /// The account with its group and limits, and what else is kept.
+    fn prepare(self) -> Result<(Account, GroupId, Option<Box<Extras>>), SpawnError> {
+        let (account, group) = match &self.group {
+            Some(group) => {
+                let account = Account::new();
+                account.set_group(group);
+                (account, group.id())
+            }
+            None => Account::inherit(),
+        };
         if let Some(handler) = self.on_soft_limit {
             // The account is new: it has not ended.
             let _ = account.on_soft_limit(handler);
@@ -134,10 +166,7 @@ impl Builder {
             account.set_poll_limit(limit)?;
         }
         let extras = self.name.map(|name| Box::new(Extras { name: Some(name) }));
-        register(shared, account, extras, future, site).map_err(|refused| {
-            drop(refused.refuse());
-            SpawnError::ShutDown
-        })
+        Ok((account, group, extras))
     }
 }
 
@@ -210,9 +239,35 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    let account = Account::new();
-    account.inherit_group();
-    register(shared, account, None, future, site)
+    let (account, group) = Account::inherit();
+    register(shared, account, group, None, site, |core| allocate(core, future))
+}
+
+/// Plain spawning of what stays on this thread.
+///
+/// # Safety
+/// All tasks of this runtime run on this thread.
+pub(crate) unsafe fn spawn_local_plain<F>(
+    shared: &Arc<Shared>,
+    future: F,
+    site: &'static Location<'static>,
+) -> JoinHandle<F::Output>
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    let (account, group) = Account::inherit();
+    // SAFETY: the task runs on this thread by contract, and a registered task keeps a reference in the registry until it has ended.
+    let made = register(shared, account, group, None, site, |core| unsafe { allocate_unchecked(core, future) });
+    made.unwrap_or_else(Refused::refuse)
+}
+
+#[track_caller]
+pub(crate) fn no_local_runtime() -> ! {
+    panic!(
+        "spawn_local needs a LocalRuntime that runs on this thread: call it inside LocalRuntime::block_on, or call \
+         LocalRuntime::spawn_local"
+    )
 }
 
 /// A task that a closed registry handed back.
@@ -228,31 +283,27 @@ impl<T> Refused<T> {
         self.runnable.refuse(CancelReason::Requested);
         JoinHandle::new(Joining::Task(self.joint))
     }
+
+    fn into_error(self) -> SpawnError {
+        drop(self.refuse());
+        SpawnError::ShutDown
+    }
 }
 
-fn register<F>(
+fn register<T>(
     shared: &Arc<Shared>,
     account: Account,
+    group: GroupId,
     extras: Option<Box<Extras>>,
-    future: F,
     site: &'static Location<'static>,
-) -> Result<JoinHandle<F::Output>, Refused<F::Output>>
-where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
-{
-    let core = TaskCore::new(account, Home::of(shared), site, extras);
-    let (runnable, task, joint) = allocate(core, future);
-    // Registered first, scheduled second: a task that runs is always in the registry.
-    match shared.register(task) {
-        Ok(key) => {
-            runnable.core().set_key(key);
-            <TaskCore as super::Schedule>::schedule(runnable);
-            Ok(JoinHandle::new(Joining::Task(joint)))
-        }
-        Err(task) => {
-            drop(task);
-            Err(Refused { runnable, joint })
-        }
+    allocate: impl FnOnce(TaskCore) -> Parts<T, TaskCore>,
+) -> Result<JoinHandle<T>, Refused<T>> {
+    if group != GroupId::NONE {
+        shared.shares().admit(group);
+    }
+    let (runnable, task, joint) = allocate(TaskCore::new(account, Home::of(shared), group, site, extras));
+    match shared.start(task, runnable) {
+        Ok(()) => Ok(JoinHandle::new(Joining::Task(joint))),
+        Err(runnable) => Err(Refused { runnable, joint }),
     }
 }

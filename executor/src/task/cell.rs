@@ -55,10 +55,11 @@ enum Stage<F: Future, R> {
 }
 
 /// Allocates a task that is scheduled: its runnable, its join handle and `others` more references exist.
+///
+/// Here nothing is said of threads: [`refs`](super::refs), whose types go from thread to thread, demands what they need.
 pub(super) fn allocate<F, S>(core: S, future: F, others: usize) -> NonNull<Header<S>>
 where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
+    F: Future + 'static,
     S: Schedule,
 {
     Cell::<F, S>::boxed(core, State::scheduled(others), Stage::Pending(future))
@@ -66,8 +67,7 @@ where
 
 impl<F, S> Cell<F, S>
 where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
+    F: Future + 'static,
     S: Schedule,
 {
     const VTABLE: VTable<S> = VTable {
@@ -107,8 +107,7 @@ where
 /// `ptr` is a live cell of exactly these types; the caller holds the runnable and gives its reference up.
 unsafe fn run<F, S>(ptr: NonNull<Header<S>>, mut run: S::Run<'_>) -> S::Stamp
 where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
+    F: Future + 'static,
     S: Schedule,
 {
     // SAFETY: the types are the allocation's (this function is reached through its own vtable), and the runnable's
@@ -196,12 +195,25 @@ where
             End::Panicked(payload)
         }
     };
-    // SAFETY: as above. What is replaced is `Taken`, which has nothing to drop.
+    // Its reference goes with our own, below.
+    let registered = cell.header.core.retire().map(std::mem::forget).is_some();
+    run.count_end();
+    let ours = 1 + usize::from(registered);
+    let alone = state.is_last(ours);
+    cell.header.core.end(alone);
+    if alone {
+        // Nobody is left to hear of it, and nobody can come.
+        contain(|| drop(end));
+        let at = run.end_now();
+        drop(running);
+        // SAFETY: the last references are ours.
+        unsafe { free(ptr) };
+        return at;
+    }
+    // SAFETY: RUNNING is still ours. What is replaced is `Taken`, which has nothing to drop.
     if let Err(payload) = unsafe { cell.replace(Stage::Ended(end)) } {
         discard(payload);
     }
-    // Its reference goes with our own, below.
-    let registered = cell.header.core.retire().map(std::mem::forget).is_some();
 
     let after = state.complete();
     // SAFETY: we have just completed it, as the one that ran it.
@@ -209,7 +221,7 @@ where
 
     let at = run.end_now();
     drop(running);
-    if state.ref_dec(1 + usize::from(registered)) {
+    if state.ref_dec(ours) {
         // SAFETY: the last references were ours.
         unsafe { free(ptr) };
     }
@@ -222,8 +234,7 @@ where
 /// The caller has just set COMPLETE, which made the state word read `after`.
 unsafe fn publish<F, S>(cell: &Cell<F, S>, after: Snapshot)
 where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
+    F: Future + 'static,
     S: Schedule,
 {
     let state = &cell.header.state;
@@ -251,8 +262,7 @@ where
 /// As for [`run`]; the task is not registered anywhere.
 unsafe fn refuse_typed<F, S>(ptr: NonNull<Header<S>>, reason: S::Reason)
 where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
+    F: Future + 'static,
     S: Schedule,
 {
     // SAFETY: as in `run`.
@@ -276,8 +286,7 @@ where
 /// `into` points to an `Option<End<F::Output, S::Reason>>`.
 unsafe fn take_output<F, S>(ptr: NonNull<Header<S>>, into: *mut ())
 where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
+    F: Future + 'static,
     S: Schedule,
 {
     // SAFETY: live and of these types, by contract.
@@ -295,8 +304,7 @@ where
 /// `ptr` is a live cell of these types that is complete, and the caller was its join handle.
 unsafe fn drop_output<F, S>(ptr: NonNull<Header<S>>)
 where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
+    F: Future + 'static,
     S: Schedule,
 {
     // SAFETY: live and of these types, by contract.
@@ -311,8 +319,7 @@ where
 /// `ptr` is a live cell of these types to which no reference is left.
 unsafe fn dealloc<F, S>(ptr: NonNull<Header<S>>)
 where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
+    F: Future + 'static,
     S: Schedule,
 {
     // SAFETY: it was leaked from a box of this type, and nobody else has it. A panic of a destructor (a future that

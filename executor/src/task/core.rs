@@ -4,14 +4,13 @@
 use std::panic::Location;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 
-use stipend_timers::{Account, CancelReason, Control, Stamp};
+use stipend_timers::{Account, CancelReason, Control, GroupId, Stamp};
 
-use super::registry::Key;
+use super::registry::{self, Slot, SlotId};
 use super::{End, Id, JoinError, Run, Runnable, Schedule, TaskRef, Verdict};
-use crate::runtime::{Shared, context};
+use crate::runtime::{Counter, Shared, context};
 
 /// The runtime's part of a task.
 ///
@@ -20,8 +19,10 @@ use crate::runtime::{Shared, context};
 pub(crate) struct TaskCore {
     account: Account,
     home: Home,
-    /// Where it is registered, packed. Set by the spawner, before the task is first scheduled.
-    key: AtomicU64,
+    /// Where it is registered while it lives.
+    slot: SlotId,
+    /// Whose turn it runs in.
+    group: GroupId,
     id: Id,
     spawned_at: &'static Location<'static>,
     extras: Option<Box<Extras>>,
@@ -36,15 +37,27 @@ impl TaskCore {
     pub(super) fn new(
         account: Account,
         home: Home,
+        group: GroupId,
         spawned_at: &'static Location<'static>,
         extras: Option<Box<Extras>>,
     ) -> Self {
-        Self { account, home, key: AtomicU64::new(Key::NONE.pack()), id: Id::next(), spawned_at, extras }
+        Self { account, home, slot: registry::take(), group, id: Id::next(), spawned_at, extras }
     }
 
-    /// It was registered here. For the spawner, before it schedules the task: the queue orders this before the run that reads it.
-    pub(super) fn set_key(&self, key: Key) {
-        self.key.store(key.pack(), Ordering::Relaxed);
+    /// Its place in the registry.
+    pub(crate) fn slot(&self) -> &'static Slot<Self> {
+        registry::slot(&self.slot)
+    }
+
+    /// Whether it is a task of this runtime. The address is not looked behind, so it may be asked of any task.
+    pub(crate) fn belongs_to(&self, runtime: *const Shared) -> bool {
+        std::ptr::eq(self.home.address(), runtime)
+    }
+
+    /// The group in whose turn it runs; the account's, unless that was changed by itself.
+    #[inline]
+    pub(crate) fn group(&self) -> GroupId {
+        self.group
     }
 
     pub(crate) fn account(&self) -> &Account {
@@ -69,8 +82,8 @@ impl TaskCore {
 ///
 /// # Invariant
 /// It is used only while the task is not complete, and until then the runtime lives: its workers hold it and do not stop while a
-/// task is registered (a worker that unwinds leaks it), and a task is registered from before it is first scheduled until it
-/// retires. A task that is refused is never scheduled.
+/// task is registered (a worker that unwinds leaks it; [`Shared::end_tasks`] has the argument), and a task is registered from
+/// before it is first scheduled until it retires. A task that is refused is never scheduled.
 pub(crate) struct Home(NonNull<Shared>);
 
 // SAFETY: it leads to a `Shared` only, which is `Sync`, as references to it and `Arc`s of it are sent about anyway.
@@ -138,37 +151,48 @@ impl Schedule for TaskCore {
         self.account.set_waker(waker);
     }
 
+    fn end(&self, alone: bool) {
+        // Else the account's drop, which follows, ends it, and cheaper.
+        if !alone || !self.account.is_unobserved() {
+            self.account.end();
+        }
+    }
+
     fn retire(&self) -> Option<TaskRef<Self>> {
-        self.account.end();
-        // SAFETY: this is part of the run that completes the task, which it is not yet; and the run's worker holds the runtime
-        // beyond it.
-        unsafe { self.home.0.as_ref() }.unregister(Key::unpack(self.key.load(Ordering::Relaxed)))
+        self.slot().remove()
     }
 }
 
-/// A run of a task, bracketed by the meter.
-pub(crate) struct Metered<'a>(pub(crate) stipend_timers::Run<'a>);
+/// A run of a task, bracketed by the meter, on a worker that counts the ends.
+pub(crate) struct Metered<'a> {
+    pub(crate) run: stipend_timers::Run<'a>,
+    pub(crate) ended: &'a Counter,
+}
 
 impl Run<CancelReason> for Metered<'_> {
     type Stamp = Stamp;
 
     #[inline]
     fn before_poll(&mut self) -> Verdict<CancelReason> {
-        self.0.before_poll().into()
+        self.run.before_poll().into()
     }
 
     #[inline]
     fn after_poll(&mut self, completed: bool) -> Verdict<CancelReason> {
-        self.0.after_poll(completed).into()
+        self.run.after_poll(completed).into()
     }
 
     #[inline]
     fn end(self) -> Stamp {
-        self.0.end()
+        self.run.end()
+    }
+
+    fn count_end(&self) {
+        self.ended.add_one();
     }
 
     fn end_now(self) -> Stamp {
-        self.0.end_now()
+        self.run.end_now()
     }
 }
 

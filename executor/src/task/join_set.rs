@@ -173,7 +173,10 @@ impl<T> Default for JoinSet<T> {
 /// The set of tasks that were spawned elsewhere; see [`JoinSet::insert`].
 impl<T> FromIterator<JoinHandle<T>> for JoinSet<T> {
     fn from_iter<I: IntoIterator<Item = JoinHandle<T>>>(tasks: I) -> Self {
-        Self { tasks: tasks.into_iter().collect() }
+        // A set from the first task on: should the iterator panic, those that it has spawned are aborted.
+        let set = Self::new();
+        tasks.into_iter().for_each(|task| set.tasks.push(task));
+        set
     }
 }
 

@@ -7,7 +7,7 @@
 //! # The cell
 //!
 //! A task is one allocation: a state word, a static table of functions, the waker of the joiner, the runtime's core
-//! of the task (account, registry key, name) and the *stage*: the future, later its outcome, then nothing. Whoever
+//! of the task (account, registry slot, name) and the *stage*: the future, later its outcome, then nothing. Whoever
 //! refers to it counts in the state word:
 //!
 //! * the **runnable**, in a run queue or in the hands of the worker that runs it: at most one exists;
@@ -42,7 +42,8 @@
 //! 6. `wake` of a running task leaves the bit for 4. A wake of a scheduled or complete task changes nothing. A task that
 //!    wakes *itself* leaves only a note (`running`), and goes back into the queue RUNNING: whoever takes it from there
 //!    goes on in its place, without 2. Other threads see a task that runs, and leave their wakes as bits.
-//! 7. `complete`: the future is dropped and the outcome stored.
+//! 7. `complete`: the future is dropped and the outcome stored. A task to which nobody else has a reference by then skips this and is
+//!    freed.
 //!
 //! 8 to 11 concern the joiner and are explained below. There is no transition for *abort*: aborting, limits and
 //! shutdown all post on the task's account, and the worker learns it at the next boundary: before the poll, if the
@@ -95,7 +96,6 @@ mod join_set;
 mod local;
 #[cfg(all(test, loom))]
 mod models;
-#[cfg(not(loom))]
 mod registry;
 #[cfg(not(loom))]
 mod snapshot;
@@ -116,13 +116,16 @@ pub use self::snapshot::{TaskSnapshot, TaskState};
 
 pub(crate) use self::panic::contain;
 pub(crate) use self::place::Place;
-pub(crate) use self::refs::{Joint, Runnable, TaskRef, spawn as allocate};
+pub(crate) use self::refs::{
+    Joint, Parts, Runnable, TaskRef, spawn as allocate, spawn_unchecked as allocate_unchecked,
+};
 #[cfg(not(loom))]
 pub(crate) use self::{
-    builder::{spawn_here, spawn_plain},
+    builder::{no_local_runtime, spawn_here, spawn_local_plain, spawn_plain},
     core::{Metered, TaskCore},
     join::Joining,
-    registry::{Key, Registry},
+    registry::all as all_slots,
+    running::is_inside,
 };
 
 /// How a task ended.
@@ -144,6 +147,8 @@ pub(crate) trait Run<R> {
     fn after_poll(&mut self, completed: bool) -> Verdict<R>;
     /// The poll is over; destructors, the outcome and the joiner's wake follow. For brackets that charge only here.
     fn section(&mut self) {}
+    /// The task has left the registry.
+    fn count_end(&self) {}
     /// Closes the bracket as of `after_poll`.
     fn end(self) -> Self::Stamp;
     /// Closes the bracket as of now.
@@ -180,6 +185,8 @@ pub(crate) trait Schedule: Sized + Send + Sync + 'static {
     }
     /// Here it is.
     fn set_waker(&self, _waker: Waker) {}
-    /// The outcome is stored and will be published next. Called once, inside the bracket. What it returns is given up.
+    /// The future is dropped. Takes the task out of the registry, and gives up what it returns. Called once, inside the bracket.
     fn retire(&self) -> Option<TaskRef<Self>>;
+    /// The outcome will be published next, or, if the run is `alone` with the task, dropped with it. Called once, behind `retire`.
+    fn end(&self, _alone: bool) {}
 }

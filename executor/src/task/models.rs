@@ -14,6 +14,7 @@ use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use loom::sync::{Arc, Mutex};
 use loom::thread;
 
+use super::registry::Slot;
 use super::{End, Joint, Run, Runnable, Schedule, TaskRef, Verdict, allocate};
 
 /// What the model's tasks have for a runtime: a queue, and an aborter's flag for an account.
@@ -354,7 +355,7 @@ fn waker_arc(waker: &Waker) -> std::sync::Arc<Woken> {
     }
 }
 
-/// A place for a runnable: two threads put and take, and every task is run once, by whoever has it.
+/// A place for a runnable: its owner puts and takes, a thief takes, and every task is run once, by whoever has it.
 #[test]
 fn a_place_gives_each_runnable_out_once() {
     model(|| {
@@ -384,5 +385,36 @@ fn a_place_gives_each_runnable_out_once() {
         run(place.take());
         thief.join().unwrap();
         assert_eq!(polls.load(Ordering::Relaxed), 2);
+    });
+}
+
+/// A slot of the registry: who looks for the task as it leaves gets a reference of its own or nothing, and the task is freed once.
+#[test]
+fn a_slot_is_left_while_others_look_into_it() {
+    model(|| {
+        let world = World::new();
+        let slot = Arc::new(Slot::<World>::new());
+        let drops = Arc::new(AtomicUsize::new(0));
+        let flag = Flag::new();
+        flag.up.store(true, Ordering::Relaxed);
+        let (runnable, task, joint) = allocate(world.clone(), Flagged { shared: flag.clone(), drops: drops.clone() });
+        slot.put(task);
+        let looks = |slot: &Slot<World>| {
+            if let Some(found) = slot.find(|_| true) {
+                found.wake();
+            }
+        };
+        let other = thread::spawn({
+            let slot = slot.clone();
+            move || looks(&slot)
+        });
+        drop(joint);
+        runnable.run(|world| Bracket(&world.0));
+        assert!(slot.remove().is_some(), "nobody else takes it out");
+        assert!(slot.find(|_| true).is_none());
+        other.join().unwrap();
+        flag.waker.lock().unwrap().take();
+        world.work();
+        assert_eq!(drops.load(Ordering::Relaxed), 1);
     });
 }

@@ -4,7 +4,8 @@
 //! from, so nothing is stranded behind a poll that does not end.
 //!
 //! # Invariant
-//! The pointer is null, or stands for exactly one runnable with its reference and its right to run. It changes only by exchange,
+//! The pointer is null, or stands for exactly one runnable with its reference and its right to run. One thread, the place's
+//! owner, puts; anybody takes. So where the owner finds null it stays null, and a plain store will do; all else goes by exchange,
 //! so each runnable that is put in comes out once. Release and acquire: what was written before a runnable was put in is seen
 //! by whoever takes it.
 #![allow(unsafe_code)]
@@ -24,9 +25,14 @@ impl<S: Schedule> Place<S> {
         Self(AtomicPtr::new(ptr::null_mut()))
     }
 
-    /// Puts a runnable in, and takes out the one that was there.
+    /// Puts a runnable in, and takes out the one that was there. For the owner: if two threads did this, one could be lost.
+    #[inline]
     pub(crate) fn put(&self, runnable: Runnable<S>) -> Option<Runnable<S>> {
         let new = ManuallyDrop::new(runnable).as_ptr();
+        if self.is_empty() {
+            self.0.store(new.as_ptr(), Ordering::Release);
+            return None;
+        }
         Self::from_ptr(self.0.swap(new.as_ptr(), Ordering::AcqRel))
     }
 

@@ -14,11 +14,31 @@ use super::cell::{self, Header};
 use super::state::Snapshot;
 use super::{End, Schedule, waker};
 
+/// A new task's first references.
+pub(crate) type Parts<T, S> = (Runnable<S>, TaskRef<S>, Joint<T, S>);
+
 /// Makes a task and its first references. `schedule` the runnable to start it.
-pub(crate) fn spawn<F, S>(core: S, future: F) -> (Runnable<S>, TaskRef<S>, Joint<F::Output, S>)
+pub(crate) fn spawn<F, S>(core: S, future: F) -> Parts<F::Output, S>
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
+    S: Schedule,
+{
+    // SAFETY: future and output may go to any thread.
+    unsafe { spawn_unchecked(core, future) }
+}
+
+/// The same for a future, or with an output, that must not leave this thread.
+///
+/// # Safety
+/// The runnable, this one and those that waking makes of it, is run (or refused) on this thread only; and somebody keeps a
+/// reference until it has run to its end, so that no other reference is ever the last one of a task whose future is still there.
+///
+/// What may then happen on other threads is harmless: they count references, post and wake. The output is touched by the run that
+/// ends the task, on this thread, and by the [`Joint`], which does not leave this thread unless the output may.
+pub(crate) unsafe fn spawn_unchecked<F, S>(core: S, future: F) -> Parts<F::Output, S>
+where
+    F: Future + 'static,
     S: Schedule,
 {
     let ptr = cell::allocate(core, future, 1);
@@ -31,8 +51,8 @@ pub(crate) struct Runnable<S: Schedule> {
     ptr: NonNull<Header<S>>,
 }
 
-// SAFETY: the future and its output are `Send` (demanded where a cell is made) and run on one thread at a time, by the
-// state word; the core is `Send + Sync` by `Schedule`'s bound.
+// SAFETY: the future and its output are `Send` (demanded by `spawn`) and run on one thread at a time, by the state word; or they
+// are run on their own thread only (the contract of `spawn_unchecked`). The core is `Send + Sync` by `Schedule`'s bound.
 unsafe impl<S: Schedule> Send for Runnable<S> {}
 
 impl<S: Schedule> Runnable<S> {
@@ -93,12 +113,23 @@ pub(crate) struct TaskRef<S: Schedule> {
 }
 
 // SAFETY: what can be reached is the state word, which is atomic, and the core, which is `Send + Sync`. The future
-// may be dropped by the last reference: it is `Send`.
+// may be dropped by the last reference: it is `Send`, or gone by then (the contract of `spawn_unchecked`).
 unsafe impl<S: Schedule> Send for TaskRef<S> {}
 // SAFETY: as above.
 unsafe impl<S: Schedule> Sync for TaskRef<S> {}
 
 impl<S: Schedule> TaskRef<S> {
+    /// # Safety
+    /// The caller gives up one reference, or has this one forgotten while its own lives.
+    pub(super) unsafe fn from_raw(ptr: NonNull<Header<S>>) -> Self {
+        Self { ptr }
+    }
+
+    /// For the registry, which keeps it.
+    pub(super) fn as_ptr(&self) -> NonNull<Header<S>> {
+        self.ptr
+    }
+
     pub(crate) fn core(&self) -> &S {
         // SAFETY: our reference keeps the cell alive; `core` is never written.
         unsafe { &self.ptr.as_ref().core }

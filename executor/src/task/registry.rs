@@ -1,110 +1,183 @@
-//! The live tasks of a runtime: from here shutdown cancels them and `Handle::tasks` lists them.
+//! The live tasks: from here shutdown cancels them and `Handle::tasks` lists them.
 //!
-//! Sharded, so that a worker that spawns takes a lock that nobody else wants. The invariants: a task is registered
-//! before anybody can run it, and leaves in the run that ends it; after `close` nothing is registered any more, so the
-//! shards run dry one by one, each says so once, and the last one ends the runtime.
+//! Each live task stands in a *slot*, a pointer in a table of the process that is never freed. To register is one store, to leave
+//! one exchange; no lock, and nothing that threads which spawn share. Slots without a task are dealt to threads in batches, and
+//! whoever ends a task keeps its slot for the next that it spawns.
+//!
+//! # Invariants
+//! * A slot belongs to whoever took it until it is given back; only that one puts a task in, and only if there is none.
+//! * While a task is in its slot, the slot holds one of its references. So whoever wants a look must keep it there: it *pins* the
+//!   pointer by its lowest bit, counts a reference of its own, and unpins. A task that leaves meanwhile waits for these few
+//!   instructions.
+#![allow(unsafe_code)]
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::mem::ManuallyDrop;
+use std::ptr::{self, NonNull};
 
-use crossbeam_utils::CachePadded;
-use slab::Slab;
+use super::cell::Header;
+use super::{Schedule, TaskRef};
+use crate::sync::atomic::{AtomicPtr, Ordering};
+use crate::sync::pause;
 
-use crate::sync::{Mutex, lock};
+const PINNED: usize = 1;
 
-/// Where an entry is.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Key {
-    shard: u32,
-    index: u32,
-}
+/// A place in the registry.
+pub(crate) struct Slot<S: Schedule>(AtomicPtr<Header<S>>);
 
-impl Key {
-    /// Of a task that is not registered.
-    pub(crate) const NONE: Self = Self { shard: u32::MAX, index: u32::MAX };
-
-    pub(crate) fn pack(self) -> u64 {
-        u64::from(self.shard) << 32 | u64::from(self.index)
+impl<S: Schedule> Slot<S> {
+    pub(crate) fn new() -> Self {
+        Self(AtomicPtr::new(ptr::null_mut()))
     }
 
-    pub(crate) fn unpack(word: u64) -> Self {
-        Self { shard: (word >> 32) as u32, index: word as u32 }
-    }
-}
-
-pub(crate) struct Registry<T> {
-    shards: Box<[CachePadded<Mutex<Shard<T>>>]>,
-    /// Shards that are closed and empty.
-    dry: AtomicUsize,
-}
-
-struct Shard<T> {
-    entries: Slab<T>,
-    closed: bool,
-}
-
-impl<T: Clone> Registry<T> {
-    pub(crate) fn new(shards: usize) -> Self {
-        let shard = || CachePadded::new(Mutex::new(Shard { entries: Slab::new(), closed: false }));
-        Self { shards: (0..shards.max(1)).map(|_| shard()).collect(), dry: AtomicUsize::new(0) }
+    /// Puts a task in. For the owner of the slot, which is empty.
+    pub(crate) fn put(&self, task: TaskRef<S>) {
+        let task = ManuallyDrop::new(task);
+        debug_assert!(self.0.load(Ordering::Relaxed).is_null(), "a slot holds one task at a time");
+        // Release: what the task was made of is seen by whoever finds it here. The slot now has the reference.
+        self.0.store(task.as_ptr().as_ptr(), Ordering::Release);
     }
 
-    /// Registers an entry in the shard that belongs to `hint`, if the registry is open; else hands it back.
-    pub(crate) fn insert(&self, hint: usize, entry: T) -> Result<Key, T> {
-        let shard_index = hint % self.shards.len();
-        let mut shard = lock(&self.shards[shard_index]);
-        // A shard holds at most 2^32 - 1 tasks: one more is refused, like a spawn on a closed runtime.
-        match u32::try_from(shard.entries.vacant_key()) {
-            Ok(index) if !shard.closed && index != u32::MAX => {
-                shard.entries.insert(entry);
-                Ok(Key { shard: u32::try_from(shard_index).unwrap_or(u32::MAX), index })
+    /// Takes the task out.
+    pub(crate) fn remove(&self) -> Option<TaskRef<S>> {
+        let mut tries = 0;
+        loop {
+            let task = self.0.load(Ordering::Relaxed);
+            if task.addr() & PINNED == 0
+                && self.0.compare_exchange(task, ptr::null_mut(), Ordering::AcqRel, Ordering::Relaxed).is_ok()
+            {
+                // SAFETY: the reference was the slot's, and the exchange made it ours alone.
+                return NonNull::new(task).map(|task| unsafe { TaskRef::from_raw(task) });
             }
-            _ => Err(entry),
+            pause(&mut tries);
         }
     }
 
-    /// Takes an entry out. The second value is true if the registry is closed and that was the last one.
-    pub(crate) fn remove(&self, key: Key) -> (Option<T>, bool) {
-        let Some(shard) = self.shards.get(key.shard as usize) else {
-            return (None, false);
-        };
-        let mut shard = lock(shard);
-        let entry = shard.entries.try_remove(key.index as usize);
-        let dry = entry.is_some() && shard.closed && shard.entries.is_empty();
-        drop(shard);
-        (entry, dry && self.one_more_is_dry())
+    /// A reference to the task that is there, if it is one that is wanted.
+    pub(crate) fn find(&self, wanted: impl FnOnce(&S) -> bool) -> Option<TaskRef<S>> {
+        let mut tries = 0;
+        loop {
+            let task = self.0.load(Ordering::Relaxed);
+            if task.is_null() {
+                // Acquire: what the task did before it left is seen by whoever found it gone.
+                crate::sync::atomic::fence(Ordering::Acquire);
+                return None;
+            }
+            let pinned = task.map_addr(|addr| addr | PINNED);
+            if task.addr() & PINNED == 0
+                && self.0.compare_exchange(task, pinned, Ordering::Acquire, Ordering::Relaxed).is_ok()
+            {
+                // SAFETY: pinned, so the task stays and the slot keeps its reference; ours is not given up.
+                let found = NonNull::new(task).map(|task| ManuallyDrop::new(unsafe { TaskRef::from_raw(task) }));
+                let found = found.and_then(|task| wanted(task.core()).then(|| TaskRef::clone(&task)));
+                // Nobody else changes it while it is pinned.
+                self.0.store(task, Ordering::Release);
+                return found;
+            }
+            pause(&mut tries);
+        }
+    }
+}
+
+/// The slots of the process.
+#[cfg(not(loom))]
+pub(crate) use self::arena::{SlotId, all, slot, take};
+
+#[cfg(not(loom))]
+mod arena {
+    use std::cell::RefCell;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Mutex, OnceLock};
+
+    use super::Slot;
+    use crate::sync::lock;
+    use crate::task::TaskCore;
+
+    const CHUNK: usize = 1024;
+    const CHUNKS: usize = 65_536;
+    /// How many go between a thread and the list at a time; a thread holds twice as many at most.
+    const BATCH: usize = 32;
+
+    static TABLE: [OnceLock<Box<[Slot<TaskCore>]>>; CHUNKS] = [const { OnceLock::new() }; CHUNKS];
+    static MADE: AtomicUsize = AtomicUsize::new(0);
+    /// Slots that nobody has at hand.
+    static FREE: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+
+    /// A slot that was taken. It is given back when this is dropped; then it must be empty.
+    #[derive(Debug)]
+    pub(crate) struct SlotId(u32);
+
+    struct Hand(Vec<u32>);
+
+    impl Drop for Hand {
+        fn drop(&mut self) {
+            lock(&FREE).append(&mut self.0);
+        }
     }
 
-    /// Refuses new entries from now on. True if there is none left. Only the first call does anything.
-    pub(crate) fn close(&self) -> bool {
-        let mut all_dry = false;
-        for shard in &self.shards {
-            let mut shard = lock(shard);
-            let was_closed = std::mem::replace(&mut shard.closed, true);
-            let dry = !was_closed && shard.entries.is_empty();
-            drop(shard);
-            if dry {
-                all_dry |= self.one_more_is_dry();
+    thread_local! {
+        static HAND: RefCell<Hand> = const { RefCell::new(Hand(Vec::new())) };
+    }
+
+    fn deal(hand: &mut Vec<u32>) {
+        let mut free = lock(&FREE);
+        if free.is_empty() {
+            let chunk = MADE.load(Ordering::Relaxed);
+            assert!(chunk < CHUNKS, "more than {} tasks at once", CHUNK * CHUNKS);
+            TABLE[chunk].get_or_init(|| (0..CHUNK).map(|_| Slot::new()).collect());
+            // Under the lock, so each chunk is made once.
+            MADE.store(chunk + 1, Ordering::Release);
+            let first = (chunk * CHUNK) as u32;
+            free.extend((first..first + CHUNK as u32).rev());
+        }
+        let keep = free.len().saturating_sub(BATCH);
+        hand.extend(free.drain(keep..));
+    }
+
+    /// A slot for a new task.
+    pub(crate) fn take() -> SlotId {
+        let at_hand = HAND.try_with(|hand| {
+            let hand = &mut hand.borrow_mut().0;
+            if hand.is_empty() {
+                deal(hand);
+            }
+            hand.pop()
+        });
+        SlotId(at_hand.ok().flatten().unwrap_or_else(|| {
+            // A thread that is ending has no hand any more.
+            let mut batch = Vec::new();
+            deal(&mut batch);
+            let slot = batch.pop().expect("a batch is never empty");
+            lock(&FREE).append(&mut batch);
+            slot
+        }))
+    }
+
+    impl Drop for SlotId {
+        fn drop(&mut self) {
+            let kept = HAND.try_with(|hand| {
+                let hand = &mut hand.borrow_mut().0;
+                if hand.len() == 2 * BATCH {
+                    lock(&FREE).extend(hand.drain(BATCH..));
+                }
+                hand.push(self.0);
+            });
+            if kept.is_err() {
+                lock(&FREE).push(self.0);
             }
         }
-        all_dry
     }
 
-    /// Every shard says this at most once: when it is closed empty, or when its last entry goes after that.
-    fn one_more_is_dry(&self) -> bool {
-        self.dry.fetch_add(1, Ordering::AcqRel) + 1 == self.shards.len()
-    }
-
-    /// The entries, shard by shard: not one moment's picture.
-    pub(crate) fn list(&self) -> Vec<T> {
-        let mut all = Vec::new();
-        for shard in &self.shards {
-            all.extend(lock(shard).entries.iter().map(|(_, entry)| entry.clone()));
+    /// A slot that was taken.
+    pub(crate) fn slot(id: &SlotId) -> &'static Slot<TaskCore> {
+        match TABLE[id.0 as usize / CHUNK].get() {
+            Some(chunk) => &chunk[id.0 as usize % CHUNK],
+            None => unreachable!("slots are dealt from chunks that were made"),
         }
-        all
     }
 
-    /// How many there are; as [`list`](Self::list).
-    pub(crate) fn len(&self) -> usize {
-        self.shards.iter().map(|shard| lock(shard).entries.len()).sum()
+    /// Every slot there ever was.
+    pub(crate) fn all() -> impl Iterator<Item = &'static Slot<TaskCore>> {
+        let made = MADE.load(Ordering::Acquire);
+        TABLE[..made].iter().filter_map(|chunk| chunk.get()).flatten()
     }
 }

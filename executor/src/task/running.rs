@@ -42,6 +42,12 @@ impl Drop for Running {
     }
 }
 
+/// Whether a task runs on this thread.
+#[inline]
+pub(crate) fn is_inside() -> bool {
+    NOW.try_with(|now| !now.get().0.is_null()).unwrap_or(false)
+}
+
 /// Notes the wake if it is of the task that runs here. `false`: it is another one, and must be woken by its state word.
 pub(super) fn note_wake(task: *const ()) -> bool {
     // The thread-local is gone when the thread ends; then no task runs here.

@@ -207,6 +207,12 @@ impl State {
         }
     }
 
+    /// Whether these `n` references, the caller's, are all there are: then there is no join handle and no waker, and nobody to make
+    /// another. Acquire: all accesses of those that were happen before what follows.
+    pub(super) fn is_last(&self, n: usize) -> bool {
+        self.load().refs() == n
+    }
+
     /// `n` references less; true if they were the last.
     ///
     /// Release on the way down, acquire by the one that frees: all accesses of the others happen before the free.

@@ -1,0 +1,466 @@
+//! A worker's run queues, one for each group, and whose turn it is.
+//!
+//! A *lane* is the queue of one group's tasks on one worker. One lane is *current*: what is pushed for its group and what is taken
+//! goes through its queue alone, without a look at the others. Whose group is not the current one goes to a lane that waits. When the
+//! turn is over, the current lane's group is charged and the lane whose group has had least goes on, going down the tree of groups
+//! level by level.
+//!
+//! With one group, or none, there is one lane and no order: a push and a pop cost a comparison each beside the queue.
+//!
+//! # Invariants
+//! * Whatever is in a lane can be taken by any worker ([`RemoteLanes`]): the current lane's queue is named by `current`, and each
+//!   other that may hold something has its bit in `waiting`.
+//! * A contender (a group, or a group's own tasks) stands in its level's heap at most once, and does if it has something that waits
+//!   and is not on the way from the root to the current lane. Its key is at most its virtual time, which only grows; a key
+//!   that is behind is put right when it comes to the top.
+//! * What is in the lane of another group than its task's is run all the same, and counted with the task's group: a task goes to a
+//!   wrong lane only from an injector that is emptied by batches as the first group appears.
+
+use std::cell::{Cell, RefCell};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use stipend_timers::GroupId;
+
+use super::queue::{Local, Remote};
+use super::shares::{Compared, Shares, VirtualTime};
+use super::table::Table;
+
+/// The worker's own side.
+pub(crate) struct Lanes<T> {
+    shares: Arc<Shares>,
+    /// The lane of what has no group, and the top of the tree.
+    root: Node<T>,
+    nodes: Table<Node<T>>,
+    current: Cell<GroupId>,
+    /// Lanes that wait, of those there may be some whose tasks were all stolen.
+    listed: Cell<usize>,
+    /// Breaks ties: who came first.
+    entered: Cell<u64>,
+    remote: Arc<RemoteLanes<T>>,
+}
+
+/// A group on this worker.
+struct Node<T> {
+    queue: Local<T>,
+    /// The contenders that wait at this level.
+    waiting: RefCell<BinaryHeap<Reverse<Entry>>>,
+    /// The group's own tasks are in `waiting`.
+    own_listed: Cell<bool>,
+    /// The group is in its parent's `waiting`.
+    listed: Cell<bool>,
+    /// The current lane's, or one above it.
+    on_the_way: Cell<bool>,
+    /// Counted in [`Shares::enter`] for this worker: the group's own tasks, the group. True while they are listed or on the way.
+    own_active: Cell<bool>,
+    active: Cell<bool>,
+}
+
+/// In order of virtual time, then of arrival.
+type Entry = (VirtualTime, u64, GroupId);
+
+impl<T> Node<T> {
+    fn new() -> Self {
+        Self {
+            queue: Local::new(),
+            waiting: RefCell::new(BinaryHeap::new()),
+            own_listed: Cell::new(false),
+            listed: Cell::new(false),
+            on_the_way: Cell::new(false),
+            own_active: Cell::new(false),
+            active: Cell::new(false),
+        }
+    }
+}
+
+impl<T> Lanes<T> {
+    pub(crate) fn new(shares: Arc<Shares>) -> Self {
+        let root = Node::new();
+        root.on_the_way.set(true);
+        let remote = Arc::new(RemoteLanes::new(root.queue.remote()));
+        Self {
+            shares,
+            root,
+            nodes: Table::new(),
+            current: Cell::new(GroupId::NONE),
+            listed: Cell::new(0),
+            entered: Cell::new(0),
+            remote,
+        }
+    }
+
+    pub(crate) fn remote(&self) -> Arc<RemoteLanes<T>> {
+        Arc::clone(&self.remote)
+    }
+
+    pub(crate) fn shares(&self) -> &Shares {
+        &self.shares
+    }
+
+    /// Whose turn it is.
+    #[inline]
+    pub(crate) fn current(&self) -> GroupId {
+        self.current.get()
+    }
+
+    /// Whether there is nothing, as far as is known: thieves may take some.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.listed.get() == 0 && self.current_queue().is_empty()
+    }
+
+    /// Whether there is more than one worker runs next.
+    pub(crate) fn has_more_than_one(&self) -> bool {
+        self.listed.get() + self.current_queue().len() > 1
+    }
+
+    #[inline]
+    pub(crate) fn push(&self, group: GroupId, item: T) {
+        if group == self.current.get() {
+            self.current_queue().push(item);
+        } else {
+            self.push_waiting(group, item);
+        }
+    }
+
+    /// The first of the lane whose turn it is.
+    #[inline]
+    pub(crate) fn pop_current(&self) -> Option<T> {
+        self.current_queue().pop()
+    }
+
+    /// The queue into which a batch of what belongs to a group goes; then call [`filled`](Self::filled).
+    pub(crate) fn queue_to_fill(&self, group: GroupId) -> &Local<T> {
+        &self.node_or_make(group).queue
+    }
+
+    /// Something was put into `queue_to_fill`.
+    pub(crate) fn filled(&self, group: GroupId) {
+        if group != self.current.get() && !self.node(group).queue.is_empty() {
+            self.list(group);
+        }
+    }
+
+    /// The group whose turn it is has used so much.
+    pub(crate) fn charge(&self, used_ns: u64) {
+        if self.shares.are_used() {
+            let group = self.current.get();
+            self.shares.charge(group, used_ns);
+            self.serve(group);
+        }
+    }
+
+    /// Says whose turn is the next: the current one's again if nobody else waits. False: there is nothing.
+    pub(crate) fn next_turn(&self) -> bool {
+        let group = self.current.get();
+        if self.listed.get() == 0 {
+            return !self.current_queue().is_empty();
+        }
+        self.leave(group);
+        match self.pick(GroupId::NONE) {
+            Some(next) => {
+                self.take_turn(next);
+                true
+            }
+            None => {
+                self.take_turn(group);
+                false
+            }
+        }
+    }
+
+    /// Gives the turn to a group whose task was found elsewhere.
+    pub(crate) fn switch_to(&self, group: GroupId) {
+        self.leave(self.current.get());
+        self.take_turn(group);
+    }
+
+    /// The worker has nothing to run: the group whose turn it was goes away from here.
+    pub(crate) fn suspend(&self) {
+        if self.shares.are_used() {
+            self.leave(self.current.get());
+        }
+    }
+
+    /// The worker looks again, and goes on with the same group as long as it knows of nothing else.
+    pub(crate) fn resume(&self) {
+        if self.shares.are_used() {
+            self.take_turn(self.current.get());
+        }
+    }
+
+    #[inline]
+    fn current_queue(&self) -> &Local<T> {
+        &self.node(self.current.get()).queue
+    }
+
+    #[inline]
+    fn node(&self, id: GroupId) -> &Node<T> {
+        if id == GroupId::NONE {
+            return &self.root;
+        }
+        // Whoever asks was here before, or made it.
+        self.nodes.get(id).unwrap_or(&self.root)
+    }
+
+    fn node_or_make(&self, id: GroupId) -> &Node<T> {
+        if id == GroupId::NONE {
+            return &self.root;
+        }
+        self.nodes.get_or_make(id, || {
+            let node = Node::new();
+            self.remote.add(id, node.queue.remote());
+            node
+        })
+    }
+
+    #[cold]
+    fn push_waiting(&self, group: GroupId, item: T) {
+        self.node_or_make(group).queue.push(item);
+        self.list(group);
+    }
+
+    /// Has a lane that is not current, and what is above it, stand where it waits.
+    fn list(&self, group: GroupId) {
+        self.remote.mark(group);
+        if self.node(group).own_listed.replace(true) {
+            return;
+        }
+        self.listed.set(self.listed.get() + 1);
+        self.activate(group, group);
+        self.enlist(group, group);
+        let mut id = group;
+        while id != GroupId::NONE {
+            let node = self.node_or_make(id);
+            if node.on_the_way.get() || node.listed.replace(true) {
+                return;
+            }
+            let level = id.parent();
+            self.node_or_make(level);
+            self.activate(level, id);
+            self.enlist(level, id);
+            id = level;
+        }
+    }
+
+    /// Puts a contender into its level's heap.
+    fn enlist(&self, level: GroupId, contender: GroupId) {
+        self.entered.set(self.entered.get() + 1);
+        let entry = (self.shares.at(level, contender), self.entered.get(), contender);
+        self.node(level).waiting.borrow_mut().push(Reverse(entry));
+    }
+
+    fn is_active(&self, level: GroupId, contender: GroupId) -> &Cell<bool> {
+        let node = self.node(contender);
+        if contender == level { &node.own_active } else { &node.active }
+    }
+
+    /// A contender has something to run here.
+    fn activate(&self, level: GroupId, contender: GroupId) {
+        if !self.is_active(level, contender).replace(true) {
+            self.shares.enter(level, contender);
+        }
+    }
+
+    /// It has nothing more.
+    fn deactivate(&self, level: GroupId, contender: GroupId) {
+        if self.is_active(level, contender).replace(false) {
+            self.shares.leave(level, contender);
+        }
+    }
+
+    /// The current lane is current no more: it and those above it wait, if they have anything.
+    fn leave(&self, group: GroupId) {
+        let node = self.node(group);
+        if !node.own_listed.get() {
+            if node.queue.is_empty() {
+                self.deactivate(group, group);
+            } else {
+                node.own_listed.set(true);
+                self.listed.set(self.listed.get() + 1);
+                self.remote.mark(group);
+                self.enlist(group, group);
+            }
+        }
+        let mut id = group;
+        while id != GroupId::NONE {
+            let node = self.node(id);
+            node.on_the_way.set(false);
+            let level = id.parent();
+            if !node.listed.get() {
+                if node.waiting.borrow().is_empty() {
+                    self.deactivate(level, id);
+                } else {
+                    node.listed.set(true);
+                    self.enlist(level, id);
+                }
+            }
+            id = level;
+        }
+    }
+
+    /// Takes the contender that has had least from a level's heap, and so on down to a lane with something in it.
+    fn pick(&self, level: GroupId) -> Option<GroupId> {
+        let node = self.node(level);
+        loop {
+            let (key, order, contender) = node.waiting.borrow_mut().pop()?.0;
+            let at = self.shares.at(level, contender);
+            let mut waiting = node.waiting.borrow_mut();
+            if key < at && waiting.peek().is_some_and(|Reverse((next, ..))| *next < at) {
+                // It had more meanwhile, on other workers.
+                waiting.push(Reverse((at, order, contender)));
+                continue;
+            }
+            drop(waiting);
+            let found = if contender == level {
+                node.own_listed.set(false);
+                self.listed.set(self.listed.get() - 1);
+                self.remote.unmark(level);
+                (!node.queue.is_empty()).then_some(level)
+            } else {
+                self.node(contender).listed.set(false);
+                self.pick(contender)
+            };
+            if found.is_some() {
+                self.shares.serve(level, contender);
+                return found;
+            }
+            self.deactivate(level, contender);
+        }
+    }
+
+    fn take_turn(&self, group: GroupId) {
+        self.node_or_make(group);
+        self.activate(group, group);
+        let mut id = group;
+        while id != GroupId::NONE {
+            let level = id.parent();
+            self.node_or_make(level);
+            self.node(id).on_the_way.set(true);
+            self.activate(level, id);
+            id = level;
+        }
+        self.current.set(group);
+        self.remote.serve(group);
+    }
+
+    /// Moves the floors on the way to a lane that goes on.
+    fn serve(&self, group: GroupId) {
+        self.shares.serve(group, group);
+        let mut id = group;
+        while id != GroupId::NONE {
+            let level = id.parent();
+            self.shares.serve(level, id);
+            id = level;
+        }
+    }
+}
+
+/// Everybody's side of a worker's lanes.
+pub(crate) struct RemoteLanes<T> {
+    root: Remote<T>,
+    queues: Table<Remote<T>>,
+    /// The current lane's number.
+    current: AtomicUsize,
+    /// How many turns there were: who looks twice sees whether a lane was served in between.
+    turns: AtomicU64,
+    /// A bit for each other lane that may hold something. The owner alone writes.
+    waiting: Box<[AtomicU64]>,
+    /// One more than the highest number ever marked.
+    marked: AtomicUsize,
+}
+
+impl<T> RemoteLanes<T> {
+    fn new(root: Remote<T>) -> Self {
+        Self {
+            root,
+            queues: Table::new(),
+            current: AtomicUsize::new(0),
+            turns: AtomicU64::new(0),
+            waiting: (0..GroupId::LIMIT.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
+            marked: AtomicUsize::new(0),
+        }
+    }
+
+    /// Whether there is anything to take.
+    #[inline]
+    pub(crate) fn has_work(&self) -> bool {
+        !self.root.is_empty() || self.has_other_work()
+    }
+
+    #[inline]
+    fn has_other_work(&self) -> bool {
+        let current = self.current.load(Ordering::Relaxed);
+        let marked = self.marked.load(Ordering::Relaxed);
+        (current | marked) != 0 && self.waiting_lanes().next().is_some()
+    }
+
+    fn queue(&self, id: GroupId) -> Option<&Remote<T>> {
+        if id == GroupId::NONE { Some(&self.root) } else { self.queues.get(id) }
+    }
+
+    /// The lane whose turn it is.
+    pub(crate) fn current(&self) -> GroupId {
+        GroupId::from_number(self.current.load(Ordering::Relaxed))
+    }
+
+    /// Turns so far.
+    pub(crate) fn turns(&self) -> u64 {
+        self.turns.load(Ordering::Relaxed)
+    }
+
+    /// The lanes that have something in their queue.
+    fn waiting_lanes(&self) -> impl Iterator<Item = GroupId> {
+        let words = self.marked.load(Ordering::Relaxed).div_ceil(64);
+        let marked = self.waiting[..words].iter().enumerate().flat_map(|(place, word)| {
+            let word = word.load(Ordering::Relaxed);
+            (0..64).filter(move |bit| word & (1 << bit) != 0).map(move |bit| GroupId::from_number(place * 64 + bit))
+        });
+        std::iter::once(self.current())
+            .chain(std::iter::once(GroupId::NONE))
+            .chain(marked)
+            .filter(|id| self.queue(*id).is_some_and(|queue| !queue.is_empty()))
+    }
+
+    /// The lane with something to take whose group has had least.
+    pub(crate) fn most_lagging(&self, shares: &Shares) -> Option<GroupId> {
+        if !shares.are_used() {
+            return (!self.root.is_empty()).then_some(GroupId::NONE);
+        }
+        self.waiting_lanes().reduce(|first, other| match shares.compare(other, first) {
+            Compared::Apart(other_at, first_at) if other_at < first_at => other,
+            Compared::Apart(..) | Compared::Same => first,
+        })
+    }
+
+    /// Moves about half of a lane to the same lane of `to`, and pops one.
+    pub(crate) fn steal_half(&self, id: GroupId, to: &Lanes<T>) -> Option<T> {
+        let item = self.queue(id)?.steal_half(to.queue_to_fill(id));
+        to.filled(id);
+        item
+    }
+
+    fn add(&self, id: GroupId, queue: Remote<T>) {
+        self.queues.get_or_make(id, || queue);
+    }
+
+    fn mark(&self, id: GroupId) {
+        let word = &self.waiting[id.index() / 64];
+        word.store(word.load(Ordering::Relaxed) | 1 << (id.index() % 64), Ordering::Relaxed);
+        if self.marked.load(Ordering::Relaxed) <= id.index() {
+            self.marked.store(id.index() + 1, Ordering::Relaxed);
+        }
+    }
+
+    fn unmark(&self, id: GroupId) {
+        let word = &self.waiting[id.index() / 64];
+        word.store(word.load(Ordering::Relaxed) & !(1 << (id.index() % 64)), Ordering::Relaxed);
+    }
+
+    fn serve(&self, id: GroupId) {
+        self.current.store(id.index(), Ordering::Relaxed);
+        self.turns.store(self.turns.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,132 @@
+//! What a scheduler must know of a group without a handle to it: a small number, and by it weight and parent.
+//!
+//! A run queue holds tasks, and a task must not cost a counted handle to its group. So each living group has a number below
+//! [`GroupId::LIMIT`] by which schedulers index tables of their own, and what they look up by it lies in a table that is never freed.
+//!
+//! # Invariants
+//! * A number belongs to one group at a time; it is used again after that group has ended, and then its [`serial`](GroupId::serial)
+//!   has moved on.
+//! * A group's parent lives as long as the group, so while a group lives its chain of parents is true and ends.
+//! * Reading by a number that nobody has is harmless: it gives what the last owner left.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
+
+use super::lock;
+
+pub(super) const CHUNK: usize = 256;
+pub(super) const CHUNKS: usize = 256;
+
+/// The number of a group, or of no group; from [`Group::id`](super::Group::id).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+pub struct GroupId(u16);
+
+impl GroupId {
+    /// What has no group: as if it were in one of the default weight that has no parent.
+    pub const NONE: Self = Self(0);
+    /// Numbers are below this.
+    pub const LIMIT: usize = CHUNK * CHUNKS;
+
+    pub(crate) fn from_index(index: u32) -> Self {
+        debug_assert!((index as usize) < Self::LIMIT);
+        Self(index as u16)
+    }
+
+    /// The number itself, for tables.
+    #[inline]
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+
+    /// From a number that was an [`index`](Self::index); what is not below [`LIMIT`](Self::LIMIT) is [`NONE`](Self::NONE).
+    #[inline]
+    pub fn from_number(index: usize) -> Self {
+        Self(u16::try_from(index).unwrap_or(0))
+    }
+
+    /// The group's weight now.
+    pub fn weight(self) -> u32 {
+        self.params().map_or(super::DEFAULT_WEIGHT, |params| params.weight.load(Ordering::Relaxed))
+    }
+
+    /// The group's parent, or [`NONE`](Self::NONE).
+    pub fn parent(self) -> Self {
+        self.params().map_or(Self::NONE, |params| Self::from_index(params.parent.load(Ordering::Relaxed)))
+    }
+
+    /// How deep the group is nested: 0 for [`NONE`](Self::NONE), 1 for a group without a parent.
+    pub fn depth(self) -> u32 {
+        self.params().map_or(0, |params| params.depth.load(Ordering::Relaxed))
+    }
+
+    /// Tells apart the groups that have this number one after the other.
+    pub fn serial(self) -> u64 {
+        self.params().map_or(0, |params| params.serial.load(Ordering::Acquire))
+    }
+
+    fn params(self) -> Option<&'static Params> {
+        if self == Self::NONE { None } else { params(self.index()) }
+    }
+}
+
+/// What is known of a group by its number.
+pub(super) struct Params {
+    pub(super) weight: AtomicU32,
+    parent: AtomicU32,
+    depth: AtomicU32,
+    serial: AtomicU64,
+}
+
+static PARAMS: [OnceLock<Box<[Params; CHUNK]>>; CHUNKS] = [const { OnceLock::new() }; CHUNKS];
+
+fn params(index: usize) -> Option<&'static Params> {
+    PARAMS.get(index / CHUNK)?.get().map(|chunk| &chunk[index % CHUNK])
+}
+
+/// The numbers in use. 0 stands for "no group".
+struct Numbers {
+    next: usize,
+    free: Vec<GroupId>,
+    serial: u64,
+}
+
+static NUMBERS: Mutex<Numbers> = Mutex::new(Numbers { next: 1, free: Vec::new(), serial: 0 });
+
+/// A number for a new group. `None`: all are taken.
+pub(super) fn take(weight: u32, parent: GroupId) -> Option<GroupId> {
+    let mut numbers = lock(&NUMBERS);
+    let id = match numbers.free.pop() {
+        Some(id) => id,
+        None if numbers.next < GroupId::LIMIT => {
+            numbers.next += 1;
+            GroupId((numbers.next - 1) as u16)
+        }
+        None => return None,
+    };
+    numbers.serial += 1;
+    let vacant = || Params {
+        weight: AtomicU32::new(super::DEFAULT_WEIGHT),
+        parent: AtomicU32::new(0),
+        depth: AtomicU32::new(0),
+        serial: AtomicU64::new(0),
+    };
+    let params =
+        &PARAMS[id.index() / CHUNK].get_or_init(|| Box::new(std::array::from_fn(|_| vacant())))[id.index() % CHUNK];
+    params.weight.store(weight, Ordering::Relaxed);
+    params.parent.store(parent.index() as u32, Ordering::Relaxed);
+    params.depth.store(parent.depth() + 1, Ordering::Relaxed);
+    params.serial.store(numbers.serial, Ordering::Release);
+    Some(id)
+}
+
+/// The group has ended.
+pub(super) fn give_back(id: GroupId) {
+    lock(&NUMBERS).free.push(id);
+}
+
+/// Changes a living group's weight.
+pub(super) fn set_weight(id: GroupId, weight: u32) {
+    if let Some(params) = params(id.index()) {
+        params.weight.store(weight, Ordering::Relaxed);
+    }
+}
