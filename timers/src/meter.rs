@@ -246,7 +246,7 @@ impl Inner {
     }
 
     fn run_tick(&self, sleeper: &Sleeper) {
-        // SeqCst, with the store in `Owner::drop` and what the sleeper does: see below.
+        // SeqCst, with the store in `Owner::drop` and what the sleeper does: see `stop_timer`.
         let stopped = || self.stop.load(Ordering::SeqCst);
         while !stopped() {
             sleeper.wait();
