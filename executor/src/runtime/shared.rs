@@ -19,7 +19,7 @@ use crate::scheduler::parker::Parker;
 use crate::scheduler::queue::Injector;
 use crate::scheduler::shares::Shares;
 use crate::sync::lock;
-use crate::task::{Place, Runnable, Schedule, TaskCore, TaskRef, TaskSnapshot, all_slots, contain, is_inside};
+use crate::task::{Place, Runnable, TaskCore, TaskRef, TaskSnapshot, all_slots, contain, is_inside};
 
 /// A task in a run queue.
 pub(super) type Ready = Runnable<TaskCore>;
@@ -28,12 +28,13 @@ pub(crate) struct Shared {
     pub(super) injector: Injector<Ready>,
     /// One for each worker, by index.
     pub(super) peers: Box<[CachePadded<Peer>]>,
-    pub(super) idle: Idle,
+    // What is written often has lines of its own: the rest is read at every spawn and every wake.
+    pub(super) idle: CachePadded<Idle>,
     shares: Arc<Shares>,
     /// All tasks run on the thread of a [`LocalRuntime`](super::LocalRuntime).
     local: bool,
     /// Held while a worker turns the reactor or sleeps in it, never while it polls a task.
-    pub(super) driver: Mutex<Driver>,
+    pub(super) driver: CachePadded<Mutex<Driver>>,
     reactor: Arc<Reactor>,
     pool: Pool,
     meter: Meter,
@@ -43,7 +44,7 @@ pub(crate) struct Shared {
     /// Set when it is closed and no task lives: there will never be one again.
     stop: AtomicBool,
     /// Tasks that were spawned outside of the runtime's tasks, and those of them that were refused after all.
-    spawned_outside: AtomicU64,
+    spawned_outside: CachePadded<AtomicU64>,
     refused_outside: AtomicU64,
     /// Workers whose thread runs.
     running: Mutex<usize>,
@@ -91,17 +92,17 @@ impl Shared {
         Self {
             injector: Injector::new(),
             peers: parts.lanes.into_iter().map(peer).collect(),
-            idle: Idle::new(workers),
+            idle: CachePadded::new(Idle::new(workers)),
             shares: parts.shares,
             local: parts.local,
-            driver: Mutex::new(parts.driver),
+            driver: CachePadded::new(Mutex::new(parts.driver)),
             reactor: parts.reactor,
             pool: parts.pool,
             meter: parts.meter,
             thread_name: parts.thread_name,
             closed: AtomicBool::new(false),
             stop: AtomicBool::new(false),
-            spawned_outside: AtomicU64::new(0),
+            spawned_outside: CachePadded::new(AtomicU64::new(0)),
             refused_outside: AtomicU64::new(0),
             running: Mutex::new(workers),
             worker_ended: Condvar::new(),
@@ -198,7 +199,9 @@ impl Shared {
             drop(slot.remove());
             return Err(runnable);
         }
-        <TaskCore as Schedule>::schedule(runnable);
+        if let Err(runnable) = context::with_worker(Arc::as_ptr(self), runnable, |local, task| local.push(task)) {
+            self.inject(runnable);
+        }
         Ok(())
     }
 
