@@ -154,8 +154,7 @@ impl Account {
     /// See [`LimitError`]; the limit then stays as it was.
     pub fn set_poll_limit(&self, limit: PollLimit) -> Result<(), LimitError> {
         limit.validate()?;
-        self.record.shared.poll_limit_ns.store(limit_ns(limit.hard), Ordering::Relaxed);
-        self.record.shared.wake.retract_limit();
+        self.record.set_poll_limit(limit_ns(limit.hard));
         Ok(())
     }
 
@@ -273,7 +272,7 @@ pub(crate) fn set_cpu_limit(record: &Record, limit: CpuLimit) -> Result<(), Limi
         }
         record.shared.hard_ns.store(limit_ns(limit.hard), Ordering::Relaxed);
         if limit.soft.is_some() || cold.timers.is_some() {
-            let timers = cold.timers.get_or_insert_default();
+            let timers = &mut cold.timers.get_or_insert_default().task;
             let id = soft_timer(timers);
             match limit.soft {
                 Some(soft) => timers.arm(id, nanos(soft), limit.repeat.map_or(0, nanos), 0),
@@ -296,7 +295,7 @@ pub(crate) fn set_soft_handler(
         if record.shared.wake.is_ended() {
             return Err(Exited);
         }
-        let timers = cold.timers.get_or_insert_default();
+        let timers = &mut cold.timers.get_or_insert_default().task;
         let id = soft_timer(timers);
         let old = timers.set_handler(id, handler);
         record.refresh(&cold);

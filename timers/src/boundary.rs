@@ -33,6 +33,7 @@ use crate::account::{self, Account};
 use crate::clock::{Clock, Stamp};
 use crate::error::{CpuLimitExceeded, LimitKind};
 use crate::panics;
+use crate::poll_timers::{PollReading, PollTimers};
 use crate::record::{NEVER, Record};
 use crate::slot::{FrameView, Section};
 use crate::sync::Ordering;
@@ -77,6 +78,15 @@ impl std::fmt::Display for CancelReason {
 
 impl std::error::Error for CancelReason {}
 
+/// Whose timers are delivered.
+#[derive(Clone, Copy)]
+enum Source {
+    /// The task's; `seen_ns` is what is known to be used if that is more than what is charged.
+    Task { seen_ns: u64 },
+    /// Those of a poll that is over.
+    Poll(PollReading),
+}
+
 /// One run of an account on this thread. Ends when dropped, with a fresh stamp.
 #[derive(Debug)]
 pub struct Run<'a> {
@@ -110,7 +120,7 @@ impl<'a> Run<'a> {
             return Control::Proceed;
         }
         self.restart(Section::Aftermath, self.at, 0);
-        let control = self.pass(false);
+        let control = self.pass(false, None);
         if matches!(control, Control::Proceed) {
             self.restart(Section::Poll, self.at, 0);
         }
@@ -131,7 +141,7 @@ impl<'a> Run<'a> {
         let shared = &self.record.shared;
         let total_ns = self.record.total_ns().saturating_add(poll_ns);
         if total_ns < shared.next_expiry_ns.load(Ordering::Relaxed)
-            && poll_ns < shared.poll_limit_ns.load(Ordering::Relaxed)
+            && poll_ns < shared.poll_alarm_ns.load(Ordering::Relaxed)
             && shared.wake.is_idle()
         {
             if completed {
@@ -141,14 +151,22 @@ impl<'a> Run<'a> {
             }
             return Control::Proceed;
         }
+        let poll = PollReading { seq: self.seq, ns: poll_ns, until_ns: poll_ns };
         self.restart(Section::Aftermath, now, poll_ns);
-        self.expire(completed, poll_ns)
+        self.expire(completed, poll)
     }
 
     #[cold]
-    fn expire(&mut self, completed: bool, poll_ns: u64) -> Control {
-        let control = self.pass(completed);
-        let limit_ns = self.record.shared.poll_limit_ns.load(Ordering::Relaxed);
+    fn expire(&mut self, completed: bool, mut poll: PollReading) -> Control {
+        let poll_ns = poll.ns;
+        let limit_ns = self.record.poll_hard_ns.load(Ordering::Relaxed);
+        if !completed {
+            // What the task may do no more is not delivered: what lies behind either limit.
+            let before_ns = self.record.total_ns().saturating_sub(poll_ns);
+            let hard_ns = self.record.shared.hard_ns.load(Ordering::Relaxed);
+            poll.until_ns = poll_ns.min(limit_ns).min(hard_ns.saturating_sub(before_ns));
+        }
+        let control = self.pass(completed, Some(poll));
         if completed {
             let over = self.record.total_ns() >= self.record.shared.hard_ns.load(Ordering::Relaxed);
             if over || poll_ns >= limit_ns {
@@ -259,9 +277,9 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Runs what is posted and due, at most [`PASS`] expiries.
+    /// Runs what is posted and due, at most [`PASS`] expiries. `poll`: the one that has just ended.
     #[cold]
-    fn pass(&mut self, completed: bool) -> Control {
+    fn pass(&mut self, completed: bool, mut poll: Option<PollReading>) -> Control {
         let record = self.record;
         let mut left = PASS;
         loop {
@@ -276,17 +294,11 @@ impl<'a> Run<'a> {
             if kinds.contains(Kinds::CANCEL) && !completed {
                 control = Control::Cancel(CancelReason::Requested);
             }
-            while left > 0 && matches!(control, Control::Proceed) {
-                match self.deliver_next(seen_ns, completed) {
-                    None => break,
-                    // A task that has completed cannot be cancelled; the handlers behind this one run all the same.
-                    Some(Control::Cancel(CancelReason::HandlerPanicked(payload))) if completed => {
-                        panics::discard(payload)
-                    }
-                    Some(_) if completed => {}
-                    Some(after) => control = after,
-                }
-                left -= 1;
+            if matches!(control, Control::Proceed) {
+                control = self.deliver(Source::Task { seen_ns }, &mut left, completed);
+            }
+            if matches!(control, Control::Proceed) {
+                control = self.deliver_of_poll(poll.take(), &mut left, completed);
             }
             let total_ns = record.total_ns().max(seen_ns);
             let hard_ns = record.shared.hard_ns.load(Ordering::Relaxed);
@@ -302,7 +314,7 @@ impl<'a> Run<'a> {
                 if left == 0 || record.total_ns() < self.next_timer_ns() {
                     return Control::Proceed;
                 }
-            } else if !posted && !record.is_due() {
+            } else if !posted && !self.is_anything_left() {
                 return Control::Proceed;
             } else if left == 0 {
                 // Over the bound: the rest at the next boundary, which the wake brings about.
@@ -316,23 +328,71 @@ impl<'a> Run<'a> {
         }
     }
 
+    fn is_anything_left(&self) -> bool {
+        self.record.is_due() || self.of_poll(|timers| timers.is_delivering()).unwrap_or(false)
+    }
+
     fn next_timer_ns(&self) -> u64 {
-        self.record.cold.lock().timers.as_ref().map_or(NEVER, |timers| timers.next_expiries().0)
+        self.record.cold.lock().timers.as_ref().map_or(NEVER, |timers| timers.task.next_expiries().0)
+    }
+
+    /// Delivers what is due on a clock, until something is decided against the task or the bound is reached.
+    fn deliver(&mut self, source: Source, left: &mut usize, completed: bool) -> Control {
+        while *left > 0 {
+            match self.deliver_next(source, completed) {
+                None => break,
+                // A task that has completed cannot be cancelled; the handlers behind this one run all the same.
+                Some(Control::Cancel(CancelReason::HandlerPanicked(payload))) if completed => panics::discard(payload),
+                Some(Control::Cancel(_)) if completed => {}
+                Some(Control::Proceed) => {}
+                Some(cancel) => return cancel,
+            }
+            *left -= 1;
+        }
+        Control::Proceed
+    }
+
+    /// The same for the timers on the clock of `poll`, or of an earlier one that a pass left over.
+    fn deliver_of_poll(&mut self, poll: Option<PollReading>, left: &mut usize, completed: bool) -> Control {
+        let Some(poll) = self.of_poll(|timers| timers.deliver(poll)).flatten() else {
+            return Control::Proceed;
+        };
+        let control = self.deliver(Source::Poll(poll), left, completed);
+        let over_bound = *left == 0;
+        self.of_poll(|timers| timers.delivered(over_bound));
+        control
+    }
+
+    /// Changes the timers on the polls' clock, if there are any.
+    fn of_poll<R>(&self, change: impl FnOnce(&mut PollTimers) -> R) -> Option<R> {
+        if !self.record.has_poll_timers() {
+            return None;
+        }
+        let mut cold = self.record.cold.lock();
+        let result = change(cold.timers.as_mut()?.poll.as_mut()?);
+        self.record.refresh(&cold);
+        Some(result)
     }
 
     /// Delivers the first expiry that is due. What lies behind a hard limit is not: the task does nothing more. `None`: there
     /// is none.
-    fn deliver_next(&mut self, seen_ns: u64, completed: bool) -> Option<Control> {
+    fn deliver_next(&mut self, source: Source, completed: bool) -> Option<Control> {
         let due = {
-            let mut cold = self.record.cold.lock();
-            let now_ns = self.record.total_ns().max(seen_ns);
-            let hard_ns = if completed { NEVER } else { self.record.shared.hard_ns.load(Ordering::Relaxed) };
-            let due = match cold.timers.as_mut() {
-                Some(timers) => timers.next_due(now_ns.min(hard_ns), now_ns),
-                None => Due::Nothing,
+            let record = self.record;
+            let mut cold = record.cold.lock();
+            let timers = cold.timers.as_deref_mut();
+            let due = match source {
+                Source::Task { seen_ns } => {
+                    let now_ns = record.total_ns().max(seen_ns);
+                    let hard_ns = if completed { NEVER } else { record.shared.hard_ns.load(Ordering::Relaxed) };
+                    timers.map(|timers| timers.task.next_due(now_ns.min(hard_ns), now_ns))
+                }
+                Source::Poll(poll) => timers
+                    .and_then(|timers| timers.poll.as_mut())
+                    .map(|timers| timers.set.next_due(poll.until_ns, poll.ns)),
             };
-            self.record.refresh(&cold);
-            due
+            record.refresh(&cold);
+            due.unwrap_or(Due::Nothing)
         };
         match due {
             Due::Nothing => None,
@@ -343,12 +403,12 @@ impl<'a> Run<'a> {
                 self.section();
                 Some(Control::Proceed)
             }
-            Due::Run { id, armings, handler, expiry } => Some(self.run_handler(id, armings, handler, expiry)),
+            Due::Run { id, armings, handler, expiry } => Some(self.run_handler(source, id, armings, handler, expiry)),
         }
     }
 
     /// Runs one handler, without the lock, as a section of its own on the account's time.
-    fn run_handler(&mut self, id: u32, armings: u32, mut handler: Handler, expiry: Expiry) -> Control {
+    fn run_handler(&mut self, source: Source, id: u32, armings: u32, mut handler: Handler, expiry: Expiry) -> Control {
         let answer = panics::catch(|| handler(expiry));
         self.section();
         let (control, action) = match answer {
@@ -358,9 +418,15 @@ impl<'a> Run<'a> {
         };
         let (gone, waiting) = {
             let mut cold = self.record.cold.lock();
-            let total_ns = self.record.total_ns();
-            let back = match cold.timers.as_mut() {
-                Some(timers) => timers.delivered(id, armings, handler, action, total_ns),
+            let timers = cold.timers.as_deref_mut();
+            let (set, now_ns) = match source {
+                Source::Task { .. } => (timers.map(|timers| &mut timers.task), self.record.total_ns()),
+                Source::Poll(poll) => {
+                    (timers.and_then(|timers| timers.poll.as_mut()).map(|timers| &mut timers.set), poll.ns)
+                }
+            };
+            let back = match set {
+                Some(timers) => timers.delivered(id, armings, handler, action, now_ns),
                 // The handler ended its own account: nothing to put it back into.
                 None => (Some(handler), Vec::new()),
             };

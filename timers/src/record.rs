@@ -9,11 +9,12 @@
 //! | --- | --- | --- |
 //! | 1 | use, polls, longest poll, nested use, sequence | the thread that runs the account |
 //! | 2 | wake queue, next expiries, limits, offloaded use, references | any thread, rarely |
-//! | 3 | timers, waker, group | any thread, under the lock |
+//! | 3 | timers, waker, group; what the poll's clock has beside its alarm | any thread, under the lock |
 //!
 //! # Invariants
 //! * `next_expiry_ns` is never later than the earliest armed expiry or hard limit, and `next_remote_ns` never later than the
-//!   earliest one that a supervisor waits for: both are stored under the lock that guards what they summarise.
+//!   earliest one that a supervisor waits for: both are stored under the lock that guards what they summarise. `poll_alarm_ns` is
+//!   the same for the clock of the poll in progress: its limit and its timers.
 //! * A record is recycled when its owner and every clock and timer handle are gone, so whoever holds a handle needs no
 //!   generation; only the tick and the service thread, which hold none, compare it.
 
@@ -23,7 +24,7 @@ use std::task::Waker;
 use crate::group::Group;
 use crate::slot::Target;
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, fence};
-use crate::timer_set::TimerSet;
+use crate::timer_set::Timers;
 use crate::wake_queue::WakeQueue;
 
 /// "No expiry", "no limit".
@@ -52,14 +53,15 @@ pub(crate) struct SharedLine {
     pub(crate) next_expiry_ns: AtomicU64,
     pub(crate) next_remote_ns: AtomicU64,
     pub(crate) hard_ns: AtomicU64,
-    pub(crate) poll_limit_ns: AtomicU64,
+    /// The least CPU time of one poll at which something is to be done: its limit, a timer on its clock.
+    pub(crate) poll_alarm_ns: AtomicU64,
     /// CPU of blocking jobs.
     pub(crate) offloaded_ns: AtomicU64,
     /// The highest reading given out while a poll was in progress, so that the clock never goes back.
     pub(crate) reported_ns: AtomicU64,
     refs: AtomicU32,
-    /// What `cold` holds, as far as the owner must know without taking the lock: [`COLD_IN_USE`], [`COLD_HAS_WAKER`]. Written
-    /// under the lock, by holders of a reference.
+    /// What `cold` holds, as far as the owner must know without taking the lock: the constants `COLD_*`. Written under the lock,
+    /// by holders of a reference.
     cold_state: AtomicU32,
 }
 
@@ -67,13 +69,15 @@ pub(crate) struct SharedLine {
 const COLD_IN_USE: u32 = 1;
 /// There is a waker.
 const COLD_HAS_WAKER: u32 = 2;
+/// There are, or were, timers on the clock of the poll in progress.
+const COLD_HAS_POLL_TIMERS: u32 = 4;
 
 /// What is looked at only when something is armed, woken or ended.
 #[derive(Debug, Default)]
 pub(crate) struct Cold {
     /// Shared, so that it can be had without running a clone of the user's under the lock.
     pub(crate) waker: Option<Arc<Waker>>,
-    pub(crate) timers: Option<Box<TimerSet>>,
+    pub(crate) timers: Option<Box<Timers>>,
     pub(crate) group: Option<Group>,
 }
 
@@ -82,6 +86,13 @@ pub(crate) struct Record {
     pub(crate) own: OwnerLine,
     pub(crate) shared: SharedLine,
     pub(crate) cold: Mutex<Cold>,
+    /// The limit of one poll.
+    pub(crate) poll_hard_ns: AtomicU64,
+    /// The least time on the clock of the poll in progress that a supervisor waits for.
+    poll_remote_ns: AtomicU64,
+    /// The same in the poll `poll_of_seq`, in which earlier ones have been delivered.
+    poll_next_remote_ns: AtomicU64,
+    poll_of_seq: AtomicU32,
     index: u32,
 }
 
@@ -101,13 +112,17 @@ impl Record {
                 next_expiry_ns: AtomicU64::new(NEVER),
                 next_remote_ns: AtomicU64::new(NEVER),
                 hard_ns: AtomicU64::new(NEVER),
-                poll_limit_ns: AtomicU64::new(NEVER),
+                poll_alarm_ns: AtomicU64::new(NEVER),
                 offloaded_ns: AtomicU64::new(0),
                 reported_ns: AtomicU64::new(0),
                 refs: AtomicU32::new(0),
                 cold_state: AtomicU32::new(0),
             },
             cold: Mutex::new(Cold::default()),
+            poll_hard_ns: AtomicU64::new(NEVER),
+            poll_remote_ns: AtomicU64::new(NEVER),
+            poll_next_remote_ns: AtomicU64::new(NEVER),
+            poll_of_seq: AtomicU32::new(0),
             index,
         }
     }
@@ -158,14 +173,57 @@ impl Record {
         cold & COLD_HAS_WAKER == 0 && (cold != 0 || self.shared.refs.load(Ordering::Relaxed) > 1)
     }
 
+    /// Whether there are timers on the clock of the poll in progress.
+    pub(crate) fn has_poll_timers(&self) -> bool {
+        self.shared.cold_state.load(Ordering::Relaxed) & COLD_HAS_POLL_TIMERS != 0
+    }
+
     /// Notes what `cold` holds after it changed, and stores the caches; call it under the lock.
     pub(crate) fn refresh(&self, cold: &Cold) {
         let has_waker = if cold.waker.is_some() { COLD_HAS_WAKER } else { 0 };
-        self.shared.cold_state.store(COLD_IN_USE | has_waker, Ordering::Relaxed);
-        let (any, remote) = cold.timers.as_ref().map_or((NEVER, NEVER), |timers| timers.next_expiries());
+        let of_poll = cold.timers.as_ref().is_some_and(|timers| timers.poll.is_some());
+        let of_poll = if of_poll { COLD_HAS_POLL_TIMERS } else { 0 };
+        self.shared.cold_state.store(COLD_IN_USE | has_waker | of_poll, Ordering::Relaxed);
+        let (any, remote) = cold.timers.as_ref().map_or((NEVER, NEVER), |timers| timers.task.next_expiries());
         let any = any.min(self.shared.hard_ns.load(Ordering::Relaxed));
         self.shared.next_remote_ns.store(remote, Ordering::Relaxed);
         self.shared.next_expiry_ns.store(any, Ordering::Release);
+        self.refresh_poll(cold);
+    }
+
+    /// The same for the clock of the poll in progress, and for nothing else.
+    fn refresh_poll(&self, cold: &Cold) {
+        let mut alarm_ns = self.poll_hard_ns.load(Ordering::Relaxed);
+        if let Some(timers) = cold.timers.as_ref().and_then(|timers| timers.poll.as_ref()) {
+            let (any, remote) = timers.least();
+            alarm_ns = alarm_ns.min(any);
+            self.poll_remote_ns.store(remote, Ordering::Relaxed);
+            self.poll_next_remote_ns.store(timers.next_remote(), Ordering::Relaxed);
+            self.poll_of_seq.store(timers.of_seq(), Ordering::Release);
+        }
+        self.shared.poll_alarm_ns.store(alarm_ns, Ordering::Relaxed);
+    }
+
+    /// The next time in the poll `seq` that a supervisor waits for. Read without the lock, it may be too early, and never too late
+    /// for a poll that goes on.
+    pub(crate) fn poll_remote_in(&self, seq: u32) -> u64 {
+        // Stored in the other order: whoever sees the sequence sees the time that belongs to it.
+        if self.poll_of_seq.load(Ordering::Acquire) == seq {
+            self.poll_next_remote_ns.load(Ordering::Relaxed)
+        } else {
+            self.poll_remote_ns.load(Ordering::Relaxed)
+        }
+    }
+
+    /// Sets the limit of one poll.
+    pub(crate) fn set_poll_limit(&self, hard_ns: u64) {
+        {
+            let cold = self.cold.lock();
+            self.poll_hard_ns.store(hard_ns, Ordering::Relaxed);
+            // Nothing is put into `cold`: a task that has no more than this limit stays plain.
+            self.refresh_poll(&cold);
+        }
+        self.shared.wake.retract_limit();
     }
 
     /// Schedules a pass if what was just armed is due already. For any thread, after [`refresh`](Self::refresh) and outside
@@ -247,9 +305,11 @@ impl Record {
         for counter in [&self.own.used_ns, &self.own.polls, &self.own.longest_poll_ns, &self.own.nested_ns] {
             counter.store(0, Ordering::Relaxed);
         }
-        for limit in
-            [&self.shared.next_expiry_ns, &self.shared.next_remote_ns, &self.shared.hard_ns, &self.shared.poll_limit_ns]
-        {
+        let shared = &self.shared;
+        for limit in [&shared.next_expiry_ns, &shared.next_remote_ns, &shared.hard_ns, &shared.poll_alarm_ns] {
+            limit.store(NEVER, Ordering::Relaxed);
+        }
+        for limit in [&self.poll_hard_ns, &self.poll_remote_ns, &self.poll_next_remote_ns] {
             limit.store(NEVER, Ordering::Relaxed);
         }
         self.shared.offloaded_ns.store(0, Ordering::Relaxed);
@@ -391,5 +451,15 @@ mod arena {
     pub(super) fn give_back(_record: &'static Record) {}
     pub(super) fn at(_index: u32) -> Option<&'static Record> {
         None
+    }
+}
+
+#[cfg(all(test, not(loom), target_pointer_width = "64"))]
+mod tests {
+    use super::Record;
+
+    #[test]
+    fn a_record_is_three_lines() {
+        assert_eq!(size_of::<Record>(), 192);
     }
 }

@@ -5,16 +5,18 @@
 
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
+use std::task::Waker;
 use std::thread::Thread;
 
 use crate::cpu_clock;
 use crate::meter::Inner;
 use crate::panics;
+use crate::poll_timers;
 use crate::record;
 use crate::slot::Target;
 use crate::sync::Ordering;
 use crate::thread;
-use crate::timer_set::Due;
+use crate::timer_set::{Due, TimerSet};
 use crate::wake_queue::Kinds;
 
 /// What the tick asks for: an account, and whether its task has to be woken.
@@ -103,6 +105,7 @@ fn serve_one(Request { target, wake_task }: Request) {
     let Some(now_ns) = cpu_clock::read(record, target) else {
         return;
     };
+    let poll = if record.has_poll_timers() { poll_timers::in_progress(record) } else { None };
     let mut wakers = Vec::new();
     {
         let mut cold = record.cold.lock();
@@ -110,12 +113,12 @@ fn serve_one(Request { target, wake_task }: Request) {
             return;
         }
         if let Some(timers) = cold.timers.as_mut() {
-            loop {
-                match timers.next_remote_due(now_ns) {
-                    Due::Nothing => break,
-                    Due::Wake(waker) => wakers.push(waker),
-                    Due::Quiet | Due::Run { .. } => {}
-                }
+            deliver(&mut timers.task, now_ns, &mut wakers);
+            if let (Some(timers), Some(poll)) = (&mut timers.poll, poll)
+                && poll.goes_on()
+            {
+                timers.enter(poll.seq);
+                deliver(&mut timers.set, poll.ns, &mut wakers);
             }
             record.refresh(&cold);
         }
@@ -125,5 +128,16 @@ fn serve_one(Request { target, wake_task }: Request) {
     }
     if wake_task {
         record.post_and_wake_target(target, Kinds::EXPIRY);
+    }
+}
+
+/// Fires what supervisors wait for on one clock.
+fn deliver(timers: &mut TimerSet, now_ns: u64, wakers: &mut Vec<Waker>) {
+    loop {
+        match timers.next_remote_due(now_ns) {
+            Due::Nothing => return,
+            Due::Wake(waker) => wakers.push(waker),
+            Due::Quiet | Due::Run { .. } => {}
+        }
     }
 }

@@ -91,8 +91,8 @@ impl Inner {
         let Seen { frame, record, total_ns } = seen;
         let shared = &record.shared;
         let bound_ns = self.clock.fast_ns_between(frame.start.fast, now);
-        let poll_limit_ns = match frame.section {
-            Section::Poll => shared.poll_limit_ns.load(Ordering::Relaxed),
+        let poll_alarm_ns = match frame.section {
+            Section::Poll => shared.poll_alarm_ns.load(Ordering::Relaxed),
             Section::Aftermath | Section::Offloaded => record::NEVER,
         };
         let next_ns = shared.next_expiry_ns.load(Ordering::Acquire);
@@ -105,7 +105,7 @@ impl Inner {
             slot.inbox.overdue.store(1, Ordering::Release);
             report.handed_over += 1;
         }
-        if total_ns.saturating_add(bound_ns) < next_ns && bound_ns < poll_limit_ns {
+        if total_ns.saturating_add(bound_ns) < next_ns && bound_ns < poll_alarm_ns {
             return;
         }
         report.suspects += 1;
@@ -118,8 +118,8 @@ impl Inner {
         }
         let progress_ns = cpu_ns.saturating_sub(frame.start.cpu_ns);
         let used_ns = total_ns.saturating_add(progress_ns);
-        let over_poll = progress_ns >= poll_limit_ns;
-        if used_ns < next_ns && !over_poll {
+        let poll_is_due = progress_ns >= poll_alarm_ns;
+        if used_ns < next_ns && !poll_is_due {
             return;
         }
         report.confirmed += 1;
@@ -133,9 +133,12 @@ impl Inner {
             self.hand_over(slot, depth, seen, true, report);
             return;
         }
+        let over_poll = poll_is_due && progress_ns >= record.poll_hard_ns.load(Ordering::Relaxed);
         let kinds = if over_hard || over_poll { Kinds::TICK.or(Kinds::LIMIT) } else { Kinds::TICK };
         self.post(slot, seen, kinds, report);
-        if used_ns >= shared.next_remote_ns.load(Ordering::Relaxed) {
+        if used_ns >= shared.next_remote_ns.load(Ordering::Relaxed)
+            || (poll_is_due && progress_ns >= record.poll_remote_in(frame.seq))
+        {
             self.hand_over(slot, depth, seen, false, report);
         }
     }
