@@ -167,7 +167,7 @@ impl Account {
     pub fn set_group(&self, group: &Group) {
         let old = {
             let mut cold = self.record.cold.lock();
-            self.record.own.group_index.store(group.id().index() as u32, Ordering::Relaxed);
+            self.record.set_charges(group.id());
             let old = cold.group.replace(group.clone());
             self.record.refresh(&cold);
             old
@@ -179,7 +179,7 @@ impl Account {
     pub fn inherit_group(&self) -> GroupId {
         // One load on the path of those who use no groups.
         if let Some(parent) = crate::current::outermost()
-            && parent.own.group_index.load(Ordering::Relaxed) != 0
+            && parent.own.charges.load(Ordering::Relaxed) != 0
         {
             let group = parent.cold.lock().group.clone();
             if let Some(group) = group {

@@ -3,8 +3,10 @@
 //! Timers, sleeps and streams are the same on every clock; what differs is here.
 
 use crate::cpu_clock::CpuClock;
+use crate::group::Group;
 use crate::poll_timers::{self, PollTimers};
 use crate::record::{Cold, Record};
+use crate::sum::Whole;
 use crate::thread;
 use crate::timer_set::{TimerSet, Timers};
 
@@ -15,6 +17,8 @@ pub(crate) enum Host {
     Task(CpuClock),
     /// That of a task's poll in progress.
     Poll(CpuClock),
+    /// A group's.
+    Group(Group),
 }
 
 impl Host {
@@ -23,6 +27,7 @@ impl Host {
         match self {
             Host::Task(clock) => clock.now_ns(),
             Host::Poll(clock) => poll_timers::in_progress(clock.record()).map_or(0, |poll| poll.ns),
+            Host::Group(group) => Whole::Group(group.id()).now_ns(),
         }
     }
 
@@ -30,6 +35,8 @@ impl Host {
     pub(crate) fn has_ended(&self) -> bool {
         match self {
             Host::Task(clock) | Host::Poll(clock) => clock.has_ended(),
+            // It lives as long as anybody has a handle.
+            Host::Group(_) => false,
         }
     }
 
@@ -49,6 +56,11 @@ impl Host {
                     change(&mut timers.set, now_ns)
                 })
             }
+            Host::Group(group) => {
+                let whole = Whole::Group(group.id());
+                let now_ns = whole.now_ns();
+                Some(whole.sum().change(&whole, |timers| change(timers, now_ns)))
+            }
         }
     }
 
@@ -58,6 +70,7 @@ impl Host {
             Host::Task(clock) => clock.record().kick_if_due(),
             // A poll that goes on ends; one that is over was not meant.
             Host::Poll(_) => {}
+            Host::Group(group) => Whole::Group(group.id()).kick_if_due(),
         }
     }
 
@@ -70,6 +83,8 @@ impl Host {
                     crate::current::frames(current.slot).any(|(record, _)| std::ptr::eq(record, own))
                 })
             }
+            // Others may use it up.
+            Host::Group(_) => false,
         }
     }
 }

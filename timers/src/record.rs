@@ -21,7 +21,7 @@
 use std::sync::Arc;
 use std::task::Waker;
 
-use crate::group::Group;
+use crate::group::{Group, GroupId};
 use crate::slot::Target;
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, fence};
 use crate::timer_set::Timers;
@@ -41,8 +41,9 @@ pub(crate) struct OwnerLine {
     pub(crate) nested_ns: AtomicU64,
     /// Counts sections of every owner of the record; never reset.
     pub(crate) seq: AtomicU32,
-    /// The group charged, by its index; 0 is none. Written under the lock, before the account first runs or between polls.
-    pub(crate) group_index: AtomicU32,
+    /// What is charged beside the account: the group's number, 0 for none, and above [`GroupId::LIMIT`] whatever makes a charge more
+    /// than an addition to that group's cell. Written under the lock, before the account first runs or between polls.
+    pub(crate) charges: AtomicU32,
 }
 
 /// What other threads write, rarely.
@@ -64,6 +65,9 @@ pub(crate) struct SharedLine {
     /// by holders of a reference.
     cold_state: AtomicU32,
 }
+
+/// Beside the number of a group that is nested: the groups around it are charged too.
+const CHARGES_MORE: u32 = GroupId::LIMIT as u32;
 
 /// There is, or was, something in [`Cold`].
 const COLD_IN_USE: u32 = 1;
@@ -105,7 +109,7 @@ impl Record {
                 longest_poll_ns: AtomicU64::new(0),
                 nested_ns: AtomicU64::new(0),
                 seq: AtomicU32::new(0),
-                group_index: AtomicU32::new(0),
+                charges: AtomicU32::new(0),
             },
             shared: SharedLine {
                 wake: WakeQueue::vacant(),
@@ -137,6 +141,18 @@ impl Record {
     #[inline]
     pub(crate) fn total_ns(&self) -> u64 {
         self.own.used_ns.load(Ordering::Relaxed).saturating_add(self.shared.offloaded_ns.load(Ordering::Relaxed))
+    }
+
+    /// The group, if the account has one.
+    #[inline]
+    pub(crate) fn group(&self) -> GroupId {
+        GroupId::from_index(self.own.charges.load(Ordering::Relaxed) % CHARGES_MORE)
+    }
+
+    /// Stores what is charged beside the account. Under the lock.
+    pub(crate) fn set_charges(&self, group: GroupId) {
+        let more = if group.depth() > 1 { CHARGES_MORE } else { 0 };
+        self.own.charges.store(group.index() as u32 | more, Ordering::Relaxed);
     }
 
     /// Whether something has expired by what has been charged: the quick check.
@@ -258,8 +274,10 @@ impl Record {
 
     /// The same for a caller that holds no reference: nothing is posted unless `target` still owns the record. (Should it end in
     /// between, its successor may be woken for nothing.)
-    pub(crate) fn post_and_wake_target(&self, target: Target, kinds: crate::wake_queue::Kinds) {
-        if self.shared.wake.post_for(target.generation, kinds) == Ok(true) {
+    /// Returns whether `kinds` are posted.
+    pub(crate) fn post_and_wake_target(&self, target: Target, kinds: crate::wake_queue::Kinds) -> bool {
+        let posted = self.shared.wake.post_for(target.generation, kinds);
+        if posted == Ok(true) {
             let waker = self.cold.lock().waker.clone();
             if let Some(waker) = waker {
                 crate::panics::contain(|| {
@@ -268,6 +286,7 @@ impl Record {
                 });
             }
         }
+        posted.is_ok()
     }
 
     /// One more reference, for a new handle.
@@ -314,7 +333,7 @@ impl Record {
         }
         self.shared.offloaded_ns.store(0, Ordering::Relaxed);
         self.shared.reported_ns.store(0, Ordering::Relaxed);
-        self.own.group_index.store(0, Ordering::Relaxed);
+        self.own.charges.store(0, Ordering::Relaxed);
         arena::give_back(self);
     }
 
@@ -333,6 +352,11 @@ pub(crate) fn take() -> &'static Record {
 /// The record at an index that was read from a slot.
 pub(crate) fn at(index: u32) -> Option<&'static Record> {
     arena::at(index)
+}
+
+/// Every record, in use or waiting for reuse. Takes no lock.
+pub(crate) fn all() -> impl Iterator<Item = &'static Record> {
+    arena::all()
 }
 
 /// How many records exist, in use or waiting for reuse.
@@ -432,6 +456,10 @@ mod arena {
         TABLE.get(index as usize / CHUNK)?.get()?.get(index as usize % CHUNK)
     }
 
+    pub(super) fn all() -> impl Iterator<Item = &'static Record> {
+        TABLE.iter().map_while(|chunk| chunk.get()).flat_map(|records| records.iter())
+    }
+
     pub(super) fn allocated() -> usize {
         free().chunks * CHUNK
     }
@@ -447,6 +475,9 @@ mod arena {
     }
     pub(super) fn allocated() -> usize {
         0
+    }
+    pub(super) fn all() -> impl Iterator<Item = &'static Record> {
+        std::iter::empty()
     }
     pub(super) fn give_back(_record: &'static Record) {}
     pub(super) fn at(_index: u32) -> Option<&'static Record> {

@@ -5,7 +5,6 @@
 
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
-use std::task::Waker;
 use std::thread::Thread;
 
 use crate::cpu_clock;
@@ -14,9 +13,9 @@ use crate::panics;
 use crate::poll_timers;
 use crate::record;
 use crate::slot::Target;
+use crate::sum::Whole;
 use crate::sync::Ordering;
 use crate::thread;
-use crate::timer_set::{Due, TimerSet};
 use crate::wake_queue::Kinds;
 
 /// What the tick asks for: an account, and whether its task has to be woken.
@@ -113,12 +112,12 @@ fn serve_one(Request { target, wake_task }: Request) {
             return;
         }
         if let Some(timers) = cold.timers.as_mut() {
-            deliver(&mut timers.task, now_ns, &mut wakers);
+            timers.task.fire_remote(now_ns, &mut wakers);
             if let (Some(timers), Some(poll)) = (&mut timers.poll, poll)
                 && poll.goes_on()
             {
                 timers.enter(poll.seq);
-                deliver(&mut timers.set, poll.ns, &mut wakers);
+                timers.set.fire_remote(poll.ns, &mut wakers);
             }
             record.refresh(&cold);
         }
@@ -126,18 +125,13 @@ fn serve_one(Request { target, wake_task }: Request) {
     for waker in wakers {
         panics::contain(|| waker.wake());
     }
+    for whole in Whole::around(record) {
+        let now_ns = whole.now_ns();
+        if whole.sum().is_remote_due(now_ns) {
+            whole.deliver_remote(now_ns);
+        }
+    }
     if wake_task {
         record.post_and_wake_target(target, Kinds::EXPIRY);
-    }
-}
-
-/// Fires what supervisors wait for on one clock.
-fn deliver(timers: &mut TimerSet, now_ns: u64, wakers: &mut Vec<Waker>) {
-    loop {
-        match timers.next_remote_due(now_ns) {
-            Due::Nothing => return,
-            Due::Wake(waker) => wakers.push(waker),
-            Due::Quiet | Due::Run { .. } => {}
-        }
     }
 }

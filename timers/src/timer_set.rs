@@ -359,10 +359,21 @@ impl TimerSet {
     }
 
     /// The same for supervisors' timers only: what the service thread delivers while a poll goes on.
-    pub(crate) fn next_remote_due(&mut self, now_ns: u64) -> Due {
+    fn next_remote_due(&mut self, now_ns: u64) -> Due {
         match self.remote.peek().map(|((at, _), id)| (*at, id)) {
             Some((at, id)) if at <= now_ns => self.fire(id, now_ns),
             _ => Due::Nothing,
+        }
+    }
+
+    /// The same for all of them, and who is to be woken.
+    pub(crate) fn fire_remote(&mut self, now_ns: u64, wakers: &mut Vec<Waker>) {
+        loop {
+            match self.next_remote_due(now_ns) {
+                Due::Nothing => return,
+                Due::Wake(waker) => wakers.push(waker),
+                Due::Quiet | Due::Run { .. } => {}
+            }
         }
     }
 
