@@ -54,7 +54,7 @@ impl Account {
         let account = Self::new();
         // One load on the path of those who use no groups.
         if let Some(parent) = crate::current::outermost()
-            && parent.own.group_index.load(Ordering::Relaxed) != 0
+            && parent.own.charges.load(Ordering::Relaxed) != 0
         {
             let group = parent.cold.lock().group.clone();
             if let Some(group) = group {
@@ -178,8 +178,7 @@ impl Account {
     /// See [`LimitError`]; the limit then stays as it was.
     pub fn set_poll_limit(&self, limit: PollLimit) -> Result<(), LimitError> {
         limit.validate()?;
-        self.record.shared.poll_limit_ns.store(limit_ns(limit.hard), Ordering::Relaxed);
-        self.record.shared.wake.retract_limit();
+        self.record.set_poll_limit(limit_ns(limit.hard));
         Ok(())
     }
 
@@ -192,7 +191,7 @@ impl Account {
     pub fn set_group(&self, group: &Group) {
         let old = {
             let mut cold = self.record.cold.lock();
-            self.record.own.group_index.store(group.id().index() as u32, Ordering::Relaxed);
+            self.record.set_charges(group.id());
             let old = cold.group.replace(group.clone());
             self.record.refresh(&cold);
             old
@@ -285,7 +284,7 @@ pub(crate) fn set_cpu_limit(record: &Record, limit: CpuLimit) -> Result<(), Limi
         }
         record.shared.hard_ns.store(limit_ns(limit.hard), Ordering::Relaxed);
         if limit.soft.is_some() || cold.timers.is_some() {
-            let timers = cold.timers.get_or_insert_default();
+            let timers = &mut cold.timers.get_or_insert_default().task;
             let id = soft_timer(timers);
             match limit.soft {
                 Some(soft) => timers.arm(id, nanos(soft), limit.repeat.map_or(0, nanos), 0),
@@ -308,7 +307,7 @@ pub(crate) fn set_soft_handler(
         if record.shared.wake.is_ended() {
             return Err(Exited);
         }
-        let timers = cold.timers.get_or_insert_default();
+        let timers = &mut cold.timers.get_or_insert_default().task;
         let id = soft_timer(timers);
         let old = timers.set_handler(id, handler);
         record.refresh(&cold);

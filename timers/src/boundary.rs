@@ -9,7 +9,8 @@
 //! ```
 //!
 //! The fast path of a poll in which nothing expires: `begin` stores a frame, `before_poll` loads the wake queue word,
-//! `after_poll` reads the clock, adds to the account and compares use with the next expiry. (It is `inline(always)`: as calls, the
+//! `after_poll` reads the clock, adds to the account and compares use with the next expiry. A member of a group adds to the group's cell
+//! of this thread, too, and compares with that cell's watch. (It is `inline(always)`: as calls, the
 //! same instructions took 14.4 ns a poll instead of 11.2, a tenth above the bare counter's.) No lock, no system call beyond the
 //! clock's, no write to a line that another thread writes.
 //!
@@ -33,11 +34,14 @@ use crate::account::{self, Account};
 use crate::clock::{Clock, Stamp};
 use crate::error::{CpuLimitExceeded, LimitKind};
 use crate::panics;
+use crate::poll_timers::{PollReading, PollTimers};
 use crate::record::{NEVER, Record};
 use crate::slot::{FrameView, Section};
+use crate::sum::horizon::Cells;
+use crate::sum::{Whole, charge_groups};
 use crate::sync::Ordering;
 use crate::thread::ThreadSlot;
-use crate::timer_set::{Action, Due, Expiry, Handler};
+use crate::timer_set::{Action, Due, Expiry, Handler, TimerSet};
 use crate::wake_queue::Kinds;
 
 /// How many expiries one pass runs at most.
@@ -77,6 +81,17 @@ impl std::fmt::Display for CancelReason {
 
 impl std::error::Error for CancelReason {}
 
+/// Whose timers are delivered.
+#[derive(Clone, Copy)]
+enum Source {
+    /// The task's; `seen_ns` is what is known to be used if that is more than what is charged.
+    Task { seen_ns: u64 },
+    /// Those of a poll that is over.
+    Poll(PollReading),
+    /// Those of a clock that the task is a part of.
+    Whole(Whole),
+}
+
 /// One run of an account on this thread. Ends when dropped, with a fresh stamp.
 #[derive(Debug)]
 pub struct Run<'a> {
@@ -110,7 +125,7 @@ impl<'a> Run<'a> {
             return Control::Proceed;
         }
         self.restart(Section::Aftermath, self.at, 0);
-        let control = self.pass(false);
+        let control = self.pass(false, None);
         if matches!(control, Control::Proceed) {
             self.restart(Section::Poll, self.at, 0);
         }
@@ -131,24 +146,41 @@ impl<'a> Run<'a> {
         let shared = &self.record.shared;
         let total_ns = self.record.total_ns().saturating_add(poll_ns);
         if total_ns < shared.next_expiry_ns.load(Ordering::Relaxed)
-            && poll_ns < shared.poll_limit_ns.load(Ordering::Relaxed)
+            && poll_ns < shared.poll_alarm_ns.load(Ordering::Relaxed)
             && shared.wake.is_idle()
         {
-            if completed {
-                self.restart(Section::Aftermath, now, poll_ns);
-            } else {
-                self.leave(now, poll_ns);
-            }
+            let watched =
+                if completed { self.restart(Section::Aftermath, now, poll_ns) } else { self.leave(now, poll_ns) };
+            return if watched { self.watched(completed) } else { Control::Proceed };
+        }
+        let poll = PollReading { seq: self.seq, ns: poll_ns, until_ns: poll_ns };
+        self.restart(Section::Aftermath, now, poll_ns);
+        self.expire(completed, poll)
+    }
+
+    /// Nothing is due of the account's own, but somebody waits for a clock that it is a part of.
+    #[cold]
+    fn watched(&mut self, completed: bool) -> Control {
+        if !self.look() {
             return Control::Proceed;
         }
-        self.restart(Section::Aftermath, now, poll_ns);
-        self.expire(completed, poll_ns)
+        if !self.shown {
+            self.restart(Section::Aftermath, self.at, 0);
+        }
+        self.pass(completed, None)
     }
 
     #[cold]
-    fn expire(&mut self, completed: bool, poll_ns: u64) -> Control {
-        let control = self.pass(completed);
-        let limit_ns = self.record.shared.poll_limit_ns.load(Ordering::Relaxed);
+    fn expire(&mut self, completed: bool, mut poll: PollReading) -> Control {
+        let poll_ns = poll.ns;
+        let limit_ns = self.record.poll_hard_ns.load(Ordering::Relaxed);
+        if !completed {
+            // What the task may do no more is not delivered: what lies behind either limit.
+            let before_ns = self.record.total_ns().saturating_sub(poll_ns);
+            let hard_ns = self.record.shared.hard_ns.load(Ordering::Relaxed);
+            poll.until_ns = poll_ns.min(limit_ns).min(hard_ns.saturating_sub(before_ns));
+        }
+        let control = self.pass(completed, Some(poll));
         if completed {
             let over = self.record.total_ns() >= self.record.shared.hard_ns.load(Ordering::Relaxed);
             if over || poll_ns >= limit_ns {
@@ -189,63 +221,86 @@ impl<'a> Run<'a> {
     fn finish(&mut self) {
         if self.shown {
             let now = self.clock.stamp(self.slot);
+            if self.leave(now, now.cpu_ns.saturating_sub(self.at.cpu_ns)) {
+                self.watched_at_end();
+            }
+        }
+    }
+
+    /// Something became due behind the last boundary of this run, which may have been the account's last: others see to it.
+    #[cold]
+    fn watched_at_end(&mut self) {
+        if self.look() {
+            self.restart(Section::Aftermath, self.at, 0);
+            Whole::around(self.record).for_each(Whole::kick_if_due);
+            let now = self.clock.stamp(self.slot);
             self.leave(now, now.cpu_ns.saturating_sub(self.at.cpu_ns));
         }
     }
 
     #[inline(always)]
-    fn leave(&mut self, now: Stamp, ns: u64) {
-        self.slot.shown.pop(self.depth, || self.charge(ns));
+    fn leave(&mut self, now: Stamp, ns: u64) -> bool {
+        let watched = self.slot.shown.pop(self.depth, || self.charge(ns));
         self.shown = false;
         self.at = now;
+        watched
     }
 
     #[inline]
-    fn restart(&mut self, section: Section, now: Stamp, ns: u64) {
+    fn restart(&mut self, section: Section, now: Stamp, ns: u64) -> bool {
         self.seq = self.record.next_seq();
         let view = FrameView { target: self.record.target(), seq: self.seq, section, start: now };
-        if self.shown {
-            self.slot.shown.restart(self.depth, view, || self.charge(ns));
+        let watched = if self.shown {
+            self.slot.shown.restart(self.depth, view, || self.charge(ns))
         } else {
             // The fast path of `after_poll` has left; what follows is billed from there on.
-            self.slot.shown.push(view, || self.charge(ns));
+            let mut watched = false;
+            self.slot.shown.push(view, || watched = self.charge(ns));
             self.shown = true;
-        }
+            watched
+        };
         self.at = now;
+        watched
     }
 
-    /// Adds to the account and to what it is a part of.
+    /// Adds to the account and to what it is a part of. Returns whether a clock that others add to as well has to be
+    /// [looked](Self::look) at.
     #[inline(always)]
-    fn charge(&self, ns: u64) {
+    fn charge(&self, ns: u64) -> bool {
         Record::add_own(&self.record.own.used_ns, ns);
-        if self.depth == 0 {
-            let charged = &self.slot.charged_ns;
-            charged.store(charged.load(Ordering::Relaxed) + ns, Ordering::Relaxed);
-            let group = self.record.own.group_index.load(Ordering::Relaxed);
-            if group != 0 {
-                self.slot.groups.charge(group, ns);
-            }
-        } else {
-            self.charge_nested(ns);
+        if self.depth > 0 {
+            return self.charge_nested(ns);
+        }
+        let charged = &self.slot.charged_ns;
+        charged.store(charged.load(Ordering::Relaxed) + ns, Ordering::Relaxed);
+        match self.record.own.charges.load(Ordering::Relaxed) {
+            0 => false,
+            group => match self.slot.groups.at(group) {
+                Some(cell) => cell.charge(ns),
+                None => self.charge_more(ns),
+            },
         }
     }
 
-    /// The time of a nested account is in the accounts around it too, and in its group, unless one of theirs is the same.
     #[cold]
-    fn charge_nested(&self, ns: u64) {
-        let group = self.record.own.group_index.load(Ordering::Relaxed);
-        let mut its_own = group != 0;
-        let mut outer = None;
-        for (record, _) in crate::current::frames(self.slot).take(self.depth as usize) {
-            its_own &= record.own.group_index.load(Ordering::Relaxed) != group;
-            outer = Some(record);
-        }
-        if let Some(outer) = outer {
+    fn charge_more(&self, ns: u64) -> bool {
+        charge_groups(self.slot, self.record.group(), ns, std::iter::empty)
+    }
+
+    /// The time of a nested account is in the accounts around it too, and in its group, as far as none of theirs has it.
+    #[cold]
+    fn charge_nested(&self, ns: u64) -> bool {
+        let outer = || crate::current::frames(self.slot).take(self.depth as usize).map(|(record, _)| record);
+        if let Some(outer) = outer().last() {
             Record::add_own(&outer.own.nested_ns, ns);
         }
-        if its_own {
-            self.slot.groups.charge(group, ns);
-        }
+        charge_groups(self.slot, self.record.group(), ns, outer)
+    }
+
+    /// Behind a charge of a member that found a watch on: whether something is due on a clock that it adds to.
+    #[cold]
+    fn look(&self) -> bool {
+        Whole::around(self.record).fold(false, |due, whole| whole.look(self.slot) | due)
     }
 
     fn exceeded(&self, kind: LimitKind, used_ns: u64, limit_ns: u64) -> CpuLimitExceeded {
@@ -259,9 +314,9 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Runs what is posted and due, at most [`PASS`] expiries.
+    /// Runs what is posted and due, at most [`PASS`] expiries. `poll`: the one that has just ended.
     #[cold]
-    fn pass(&mut self, completed: bool) -> Control {
+    fn pass(&mut self, completed: bool, mut poll: Option<PollReading>) -> Control {
         let record = self.record;
         let mut left = PASS;
         loop {
@@ -276,22 +331,19 @@ impl<'a> Run<'a> {
             if kinds.contains(Kinds::CANCEL) && !completed {
                 control = Control::Cancel(CancelReason::Requested);
             }
-            while left > 0 && matches!(control, Control::Proceed) {
-                match self.deliver_next(seen_ns, completed) {
-                    None => break,
-                    // A task that has completed cannot be cancelled; the handlers behind this one run all the same.
-                    Some(Control::Cancel(CancelReason::HandlerPanicked(payload))) if completed => {
-                        panics::discard(payload)
-                    }
-                    Some(_) if completed => {}
-                    Some(after) => control = after,
-                }
-                left -= 1;
+            if matches!(control, Control::Proceed) {
+                control = self.deliver(Source::Task { seen_ns }, &mut left, completed);
+            }
+            if matches!(control, Control::Proceed) {
+                control = self.deliver_of_poll(poll.take(), &mut left, completed);
             }
             let total_ns = record.total_ns().max(seen_ns);
             let hard_ns = record.shared.hard_ns.load(Ordering::Relaxed);
             if matches!(control, Control::Proceed) && !completed && total_ns >= hard_ns {
                 control = Control::Cancel(CancelReason::CpuLimit(self.exceeded(LimitKind::Total, total_ns, hard_ns)));
+            }
+            if matches!(control, Control::Proceed) {
+                control = self.deliver_of_wholes(&mut left, completed);
             }
             let posted = record.shared.wake.finish();
             if matches!(control, Control::Cancel(_)) {
@@ -299,10 +351,10 @@ impl<'a> Run<'a> {
             }
             if completed {
                 // What was posted meanwhile cannot change a task that has completed; expiries still find their handlers.
-                if left == 0 || record.total_ns() < self.next_timer_ns() {
+                if left == 0 || (record.total_ns() < self.next_timer_ns() && !self.is_any_whole_due()) {
                     return Control::Proceed;
                 }
-            } else if !posted && !record.is_due() {
+            } else if !posted && !self.is_anything_left() {
                 return Control::Proceed;
             } else if left == 0 {
                 // Over the bound: the rest at the next boundary, which the wake brings about.
@@ -316,23 +368,95 @@ impl<'a> Run<'a> {
         }
     }
 
+    fn is_anything_left(&self) -> bool {
+        self.record.is_due()
+            || self.of_poll(|timers| timers.is_delivering()).unwrap_or(false)
+            || self.is_any_whole_due()
+    }
+
+    fn is_any_whole_due(&self) -> bool {
+        Whole::around(self.record).any(|whole| whole.sum().waits_for_expiry(&whole))
+    }
+
     fn next_timer_ns(&self) -> u64 {
-        self.record.cold.lock().timers.as_ref().map_or(NEVER, |timers| timers.next_expiries().0)
+        self.record.cold.lock().timers.as_ref().map_or(NEVER, |timers| timers.task.next_expiries().0)
+    }
+
+    /// Delivers what is due on a clock, until something is decided against the task or the bound is reached.
+    fn deliver(&mut self, source: Source, left: &mut usize, completed: bool) -> Control {
+        while *left > 0 {
+            match self.deliver_next(source, completed) {
+                None => break,
+                // A task that has completed cannot be cancelled; the handlers behind this one run all the same.
+                Some(Control::Cancel(CancelReason::HandlerPanicked(payload))) if completed => panics::discard(payload),
+                Some(Control::Cancel(_)) if completed => {}
+                Some(Control::Proceed) => {}
+                Some(cancel) => return cancel,
+            }
+            *left -= 1;
+        }
+        Control::Proceed
+    }
+
+    /// The same for the timers on the clock of `poll`, or of an earlier one that a pass left over.
+    fn deliver_of_poll(&mut self, poll: Option<PollReading>, left: &mut usize, completed: bool) -> Control {
+        let Some(poll) = self.of_poll(|timers| timers.deliver(poll)).flatten() else {
+            return Control::Proceed;
+        };
+        let control = self.deliver(Source::Poll(poll), left, completed);
+        let over_bound = *left == 0;
+        self.of_poll(|timers| timers.delivered(over_bound));
+        control
+    }
+
+    /// The same for the clocks that the account is a part of.
+    fn deliver_of_wholes(&mut self, left: &mut usize, completed: bool) -> Control {
+        if self.record.own.charges.load(Ordering::Relaxed) == 0 {
+            return Control::Proceed;
+        }
+        // Alive as long as this: handlers run on their behalf.
+        let _group = self.record.cold.lock().group.clone();
+        for whole in Whole::around(self.record) {
+            while *left > 0 && whole.sum().horizon.is_due(&whole) && whole.sum().begin() {
+                let control = self.deliver(Source::Whole(whole), left, completed);
+                let more = whole.sum().end(&whole);
+                if matches!(control, Control::Cancel(_)) {
+                    // What is left is found at the end of this run, and given to another member.
+                    return control;
+                }
+                if !more {
+                    break;
+                }
+            }
+        }
+        Control::Proceed
+    }
+
+    /// Changes the timers on the polls' clock, if there are any.
+    fn of_poll<R>(&self, change: impl FnOnce(&mut PollTimers) -> R) -> Option<R> {
+        if !self.record.has_poll_timers() {
+            return None;
+        }
+        let mut cold = self.record.cold.lock();
+        let result = change(cold.timers.as_mut()?.poll.as_mut()?);
+        self.record.refresh(&cold);
+        Some(result)
     }
 
     /// Delivers the first expiry that is due. What lies behind a hard limit is not: the task does nothing more. `None`: there
     /// is none.
-    fn deliver_next(&mut self, seen_ns: u64, completed: bool) -> Option<Control> {
-        let due = {
-            let mut cold = self.record.cold.lock();
-            let now_ns = self.record.total_ns().max(seen_ns);
-            let hard_ns = if completed { NEVER } else { self.record.shared.hard_ns.load(Ordering::Relaxed) };
-            let due = match cold.timers.as_mut() {
-                Some(timers) => timers.next_due(now_ns.min(hard_ns), now_ns),
-                None => Due::Nothing,
-            };
-            self.record.refresh(&cold);
-            due
+    fn deliver_next(&mut self, source: Source, completed: bool) -> Option<Control> {
+        let record = self.record;
+        let due = match source {
+            Source::Whole(whole) => whole.sum().next_due(whole.charged_ns()),
+            Source::Task { seen_ns } => {
+                let now_ns = record.total_ns().max(seen_ns);
+                let hard_ns = if completed { NEVER } else { record.shared.hard_ns.load(Ordering::Relaxed) };
+                self.of_account(source, |timers| timers.next_due(now_ns.min(hard_ns), now_ns)).unwrap_or(Due::Nothing)
+            }
+            Source::Poll(poll) => {
+                self.of_account(source, |timers| timers.next_due(poll.until_ns, poll.ns)).unwrap_or(Due::Nothing)
+            }
         };
         match due {
             Due::Nothing => None,
@@ -343,12 +467,12 @@ impl<'a> Run<'a> {
                 self.section();
                 Some(Control::Proceed)
             }
-            Due::Run { id, armings, handler, expiry } => Some(self.run_handler(id, armings, handler, expiry)),
+            Due::Run { id, armings, handler, expiry } => Some(self.run_handler(source, (id, armings), handler, expiry)),
         }
     }
 
     /// Runs one handler, without the lock, as a section of its own on the account's time.
-    fn run_handler(&mut self, id: u32, armings: u32, mut handler: Handler, expiry: Expiry) -> Control {
+    fn run_handler(&mut self, source: Source, timer: (u32, u32), mut handler: Handler, expiry: Expiry) -> Control {
         let answer = panics::catch(|| handler(expiry));
         self.section();
         let (control, action) = match answer {
@@ -356,22 +480,38 @@ impl<'a> Run<'a> {
             Ok(action) => (Control::Proceed, action),
             Err(payload) => (Control::Cancel(CancelReason::HandlerPanicked(payload)), Action::Cancel),
         };
-        let (gone, waiting) = {
-            let mut cold = self.record.cold.lock();
-            let total_ns = self.record.total_ns();
-            let back = match cold.timers.as_mut() {
-                Some(timers) => timers.delivered(id, armings, handler, action, total_ns),
-                // The handler ended its own account: nothing to put it back into.
-                None => (Some(handler), Vec::new()),
-            };
-            self.record.refresh(&cold);
-            back
+        let mut handler = Some(handler);
+        let mut put_back = |timers: &mut TimerSet, now_ns| {
+            handler.take().map(|handler| timers.delivered(timer.0, timer.1, handler, action, now_ns))
         };
-        panics::contain(|| drop(gone));
+        let back = match source {
+            Source::Whole(whole) => {
+                let now_ns = whole.charged_ns();
+                whole.sum().change(&whole, |timers| put_back(timers, now_ns))
+            }
+            Source::Task { .. } => self.of_account(source, |timers| put_back(timers, self.record.total_ns())).flatten(),
+            Source::Poll(poll) => self.of_account(source, |timers| put_back(timers, poll.ns)).flatten(),
+        };
+        // One whose account its handler has ended has nowhere to be put back into, and goes, as one that was closed meanwhile.
+        let (gone, waiting) = back.unwrap_or_default();
+        panics::contain(|| drop((gone, handler)));
         for waker in waiting {
             panics::contain(|| waker.wake());
         }
         control
+    }
+
+    /// Changes timers of the account under its lock. `None`: they are gone with the account.
+    fn of_account<R>(&self, source: Source, change: impl FnOnce(&mut TimerSet) -> R) -> Option<R> {
+        let mut cold = self.record.cold.lock();
+        let timers = cold.timers.as_deref_mut();
+        let timers = match source {
+            Source::Poll(_) => timers.and_then(|timers| timers.poll.as_mut()).map(|timers| &mut timers.set),
+            Source::Task { .. } | Source::Whole(_) => timers.map(|timers| &mut timers.task),
+        };
+        let result = timers.map(change);
+        self.record.refresh(&cold);
+        result
     }
 }
 

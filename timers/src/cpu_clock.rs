@@ -1,19 +1,18 @@
 //! The CPU clock of one account, readable and waitable from anywhere.
 
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::account::{self, Usage};
-use crate::error::{LimitError, SleepError};
+use crate::error::LimitError;
+use crate::host::Host;
 use crate::limit::{CpuLimit, PollLimit, limit_ns};
-use crate::record::{NEVER, Record};
+use crate::poll_clock::PollClock;
+use crate::record::Record;
+use crate::sleep::CpuSleep;
 use crate::slot::Target;
 use crate::sync::{Ordering, fence};
 use crate::thread::{self, ThreadSlot};
 use crate::timer::TimerBuilder;
-use crate::timer_set::{Closed, Delivery};
 use crate::units::nanos;
 
 /// The CPU time of one account: a task's, say. Clones are the same clock.
@@ -67,7 +66,12 @@ impl CpuClock {
 
     /// A new timer on this clock.
     pub fn timer(&self) -> TimerBuilder {
-        TimerBuilder::new(self.clone())
+        TimerBuilder::new(Host::Task(self.clone()))
+    }
+
+    /// The clock of the task's poll in progress, for timers that watch over each poll.
+    pub fn poll_clock(&self) -> PollClock {
+        PollClock::of(self.clone())
     }
 
     /// Sets or replaces the CPU limit, also while the task runs. A limit below what is used takes effect at the next boundary.
@@ -92,8 +96,7 @@ impl CpuClock {
         if self.has_ended() {
             return Err(LimitError::Exited);
         }
-        self.record.shared.poll_limit_ns.store(limit_ns(limit.hard), Ordering::Relaxed);
-        self.record.shared.wake.retract_limit();
+        self.record.set_poll_limit(limit_ns(limit.hard));
         Ok(())
     }
 
@@ -101,7 +104,7 @@ impl CpuClock {
     /// the service thread. A sleep of zero is over at once.
     ///
     /// # Errors
-    /// The future's output is [`SleepError::Exited`] if the task ends first, and [`SleepError::OwnClock`] if the sleeper is that
+    /// The future's output is [`SleepError::Exited`](crate::SleepError::Exited) if the task ends first, and [`SleepError::OwnClock`](crate::SleepError::OwnClock) if the sleeper is that
     /// task itself.
     ///
     /// # Cancel safety
@@ -115,7 +118,7 @@ impl CpuClock {
     /// # Errors
     /// As for [`sleep`](Self::sleep).
     pub fn sleep_until(&self, at: Duration) -> CpuSleep {
-        CpuSleep { clock: self.clone(), at_ns: nanos(at), timer: None }
+        CpuSleep::new(Host::Task(self.clone()), nanos(at))
     }
 }
 
@@ -171,82 +174,4 @@ fn try_read(record: &Record, target: Target) -> Option<u64> {
     // None of them has charged anything since it was looked at.
     let still = first.iter().chain(&more).all(|(slot, version)| slot.shown.is_still(*version));
     still.then(|| total_ns.saturating_add(in_progress_ns))
-}
-
-/// Future of [`CpuClock::sleep`] and [`CpuClock::sleep_until`].
-#[derive(Debug)]
-#[must_use = "futures do nothing unless polled"]
-pub struct CpuSleep {
-    clock: CpuClock,
-    at_ns: u64,
-    /// Registered at the first poll.
-    timer: Option<u32>,
-}
-
-impl CpuSleep {
-    fn is_own_clock(&self) -> bool {
-        let own = self.clock.record();
-        thread::current()
-            .is_some_and(|current| crate::current::frames(current.slot).any(|(record, _)| std::ptr::eq(record, own)))
-    }
-}
-
-impl Future for CpuSleep {
-    type Output = Result<(), SleepError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if self.at_ns == NEVER {
-            // A time that never comes: only the task's end can end it, which is looked at below.
-            self.at_ns -= 1;
-        }
-        if self.clock.now_ns() >= self.at_ns {
-            return Poll::Ready(Ok(()));
-        }
-        if self.is_own_clock() {
-            return Poll::Ready(Err(SleepError::OwnClock));
-        }
-        let record = self.clock.record();
-        let at_ns = self.at_ns;
-        // Cloned outside the lock, where the one before is dropped too.
-        let mut waker = Some(cx.waker().clone());
-        {
-            let mut cold = record.cold.lock();
-            if record.shared.wake.is_ended() {
-                return Poll::Ready(Err(SleepError::Exited));
-            }
-            let timers = cold.timers.get_or_insert_default();
-            let (id, new) = match self.timer {
-                Some(id) => (id, false),
-                None => (timers.insert(Delivery::Supervisor { waker: None, fired: false }), true),
-            };
-            if new {
-                timers.arm(id, at_ns, 0, 0);
-            }
-            // Fired, and yet the clock above read less: the reading was older. It has come.
-            let fired = timers.poll_fired(id, &mut waker);
-            record.refresh(&cold);
-            self.timer = Some(id);
-            if fired {
-                return Poll::Ready(Ok(()));
-            }
-        }
-        record.kick_if_due();
-        Poll::Pending
-    }
-}
-
-impl Drop for CpuSleep {
-    fn drop(&mut self) {
-        let Some(id) = self.timer.take() else { return };
-        let record = self.clock.record();
-        let closed = {
-            let mut cold = record.cold.lock();
-            let closed = cold.timers.as_mut().map(|timers| timers.close(id));
-            record.refresh(&cold);
-            closed
-        };
-        if let Some(Closed::Done(delivery)) = closed {
-            crate::panics::contain(|| drop(delivery));
-        }
-    }
 }

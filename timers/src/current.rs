@@ -122,7 +122,7 @@ fn exceeded(record: &'static Record, frame: FrameView) -> Option<CpuLimitExceede
     let used_ns = record.total_ns().saturating_add(progress_ns);
     let hard_ns = record.shared.hard_ns.load(Ordering::Relaxed);
     let usage = account::usage(record);
-    let poll_limit_ns = record.shared.poll_limit_ns.load(Ordering::Relaxed);
+    let poll_limit_ns = record.poll_hard_ns.load(Ordering::Relaxed);
     let (kind, used_ns, limit_ns) = if used_ns >= hard_ns {
         (LimitKind::Total, used_ns, hard_ns)
     } else if frame.section == Section::Poll && progress_ns >= poll_limit_ns {

@@ -9,6 +9,7 @@ use std::marker::PhantomData;
 use crate::clock::{Clock, Stamp};
 use crate::record::Record;
 use crate::slot::{FRAMES, FrameView, Section};
+use crate::sum::{Whole, charge_groups};
 use crate::sync::{Ordering, fence};
 use crate::thread::{self, ThreadSlot};
 
@@ -81,8 +82,8 @@ impl<'a> OffloadRun<'a> {
         let now = self.clock.stamp(self.slot);
         let ns = now.cpu_ns.saturating_sub(self.at.cpu_ns);
         self.at = now;
-        let accounts = || self.offload.accounts.iter().flatten();
-        self.slot.shown.pop(self.depth, || {
+        let accounts = || self.offload.accounts.iter().flatten().copied();
+        let watched = self.slot.shown.pop(self.depth, || {
             for record in accounts() {
                 record.shared.offloaded_ns.fetch_add(ns, Ordering::Relaxed);
             }
@@ -93,12 +94,10 @@ impl<'a> OffloadRun<'a> {
                 let runtime = &self.slot.runtime_ns;
                 runtime.store(runtime.load(Ordering::Relaxed) + ns, Ordering::Relaxed);
             }
-            if let Some(task) = accounts().next() {
-                let group = task.own.group_index.load(Ordering::Relaxed);
-                if group != 0 {
-                    self.slot.groups.charge(group, ns);
-                }
-            }
+            let charge = |watched, (i, record): (usize, &'static Record)| {
+                charge_groups(self.slot, record.group(), ns, || accounts().take(i)) | watched
+            };
+            accounts().enumerate().fold(false, charge)
         });
         // Against an armer that stored its expiry and looked at the use: see `Record::kick_if_due`.
         fence(Ordering::SeqCst);
@@ -106,6 +105,10 @@ impl<'a> OffloadRun<'a> {
             if record.is_due() {
                 record.post_and_wake(crate::wake_queue::Kinds::EXPIRY);
             }
+        }
+        if watched {
+            let look = |whole: &Whole| whole.look(self.slot);
+            accounts().flat_map(Whole::around).filter(look).for_each(Whole::kick_if_due);
         }
         now
     }

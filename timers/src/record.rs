@@ -9,21 +9,22 @@
 //! | --- | --- | --- |
 //! | 1 | use, polls, longest poll, nested use, sequence | the thread that runs the account |
 //! | 2 | wake queue, next expiries, limits, offloaded use, references | any thread, rarely |
-//! | 3 | timers, waker, group | any thread, under the lock |
+//! | 3 | timers, waker, group; what the poll's clock has beside its alarm | any thread, under the lock |
 //!
 //! # Invariants
 //! * `next_expiry_ns` is never later than the earliest armed expiry or hard limit, and `next_remote_ns` never later than the
-//!   earliest one that a supervisor waits for: both are stored under the lock that guards what they summarise.
+//!   earliest one that a supervisor waits for: both are stored under the lock that guards what they summarise. `poll_alarm_ns` is
+//!   the same for the clock of the poll in progress: its limit and its timers.
 //! * A record is recycled when its owner and every clock and timer handle are gone, so whoever holds a handle needs no
 //!   generation; only the tick and the service thread, which hold none, compare it.
 
 use std::sync::Arc;
 use std::task::Waker;
 
-use crate::group::Group;
+use crate::group::{Group, GroupId};
 use crate::slot::Target;
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, fence};
-use crate::timer_set::TimerSet;
+use crate::timer_set::Timers;
 use crate::wake_queue::WakeQueue;
 
 /// "No expiry", "no limit".
@@ -40,8 +41,9 @@ pub(crate) struct OwnerLine {
     pub(crate) nested_ns: AtomicU64,
     /// Counts sections of every owner of the record; never reset.
     pub(crate) seq: AtomicU32,
-    /// The group charged, by its index; 0 is none. Written under the lock, before the account first runs or between polls.
-    pub(crate) group_index: AtomicU32,
+    /// What is charged beside the account: the group's number, 0 for none, and above [`GroupId::LIMIT`] whatever makes a charge more
+    /// than an addition to that group's cell. Written under the lock, before the account first runs or between polls.
+    pub(crate) charges: AtomicU32,
 }
 
 /// What other threads write, rarely.
@@ -52,28 +54,34 @@ pub(crate) struct SharedLine {
     pub(crate) next_expiry_ns: AtomicU64,
     pub(crate) next_remote_ns: AtomicU64,
     pub(crate) hard_ns: AtomicU64,
-    pub(crate) poll_limit_ns: AtomicU64,
+    /// The least CPU time of one poll at which something is to be done: its limit, a timer on its clock.
+    pub(crate) poll_alarm_ns: AtomicU64,
     /// CPU of blocking jobs.
     pub(crate) offloaded_ns: AtomicU64,
     /// The highest reading given out while a poll was in progress, so that the clock never goes back.
     pub(crate) reported_ns: AtomicU64,
     refs: AtomicU32,
-    /// What `cold` holds, as far as the owner must know without taking the lock: [`COLD_IN_USE`], [`COLD_HAS_WAKER`]. Written
-    /// under the lock, by holders of a reference.
+    /// What `cold` holds, as far as the owner must know without taking the lock: the constants `COLD_*`. Written under the lock,
+    /// by holders of a reference.
     cold_state: AtomicU32,
 }
+
+/// Beside the number of a group that is nested: the groups around it are charged too.
+const CHARGES_MORE: u32 = GroupId::LIMIT as u32;
 
 /// There is, or was, something in [`Cold`].
 const COLD_IN_USE: u32 = 1;
 /// There is a waker.
 const COLD_HAS_WAKER: u32 = 2;
+/// There are, or were, timers on the clock of the poll in progress.
+const COLD_HAS_POLL_TIMERS: u32 = 4;
 
 /// What is looked at only when something is armed, woken or ended.
 #[derive(Debug, Default)]
 pub(crate) struct Cold {
     /// Shared, so that it can be had without running a clone of the user's under the lock.
     pub(crate) waker: Option<Arc<Waker>>,
-    pub(crate) timers: Option<Box<TimerSet>>,
+    pub(crate) timers: Option<Box<Timers>>,
     pub(crate) group: Option<Group>,
 }
 
@@ -82,6 +90,13 @@ pub(crate) struct Record {
     pub(crate) own: OwnerLine,
     pub(crate) shared: SharedLine,
     pub(crate) cold: Mutex<Cold>,
+    /// The limit of one poll.
+    pub(crate) poll_hard_ns: AtomicU64,
+    /// The least time on the clock of the poll in progress that a supervisor waits for.
+    poll_remote_ns: AtomicU64,
+    /// The same in the poll `poll_of_seq`, in which earlier ones have been delivered.
+    poll_next_remote_ns: AtomicU64,
+    poll_of_seq: AtomicU32,
     index: u32,
 }
 
@@ -94,20 +109,24 @@ impl Record {
                 longest_poll_ns: AtomicU64::new(0),
                 nested_ns: AtomicU64::new(0),
                 seq: AtomicU32::new(0),
-                group_index: AtomicU32::new(0),
+                charges: AtomicU32::new(0),
             },
             shared: SharedLine {
                 wake: WakeQueue::vacant(),
                 next_expiry_ns: AtomicU64::new(NEVER),
                 next_remote_ns: AtomicU64::new(NEVER),
                 hard_ns: AtomicU64::new(NEVER),
-                poll_limit_ns: AtomicU64::new(NEVER),
+                poll_alarm_ns: AtomicU64::new(NEVER),
                 offloaded_ns: AtomicU64::new(0),
                 reported_ns: AtomicU64::new(0),
                 refs: AtomicU32::new(1),
                 cold_state: AtomicU32::new(0),
             },
             cold: Mutex::new(Cold::default()),
+            poll_hard_ns: AtomicU64::new(NEVER),
+            poll_remote_ns: AtomicU64::new(NEVER),
+            poll_next_remote_ns: AtomicU64::new(NEVER),
+            poll_of_seq: AtomicU32::new(0),
             index,
         };
         record.shared.wake.occupy();
@@ -124,6 +143,18 @@ impl Record {
     #[inline]
     pub(crate) fn total_ns(&self) -> u64 {
         self.own.used_ns.load(Ordering::Relaxed).saturating_add(self.shared.offloaded_ns.load(Ordering::Relaxed))
+    }
+
+    /// The group, if the account has one.
+    #[inline]
+    pub(crate) fn group(&self) -> GroupId {
+        GroupId::from_index(self.own.charges.load(Ordering::Relaxed) % CHARGES_MORE)
+    }
+
+    /// Stores what is charged beside the account. Under the lock.
+    pub(crate) fn set_charges(&self, group: GroupId) {
+        let more = if group.depth() > 1 { CHARGES_MORE } else { 0 };
+        self.own.charges.store(group.index() as u32 | more, Ordering::Relaxed);
     }
 
     /// Whether something has expired by what has been charged: the quick check.
@@ -160,14 +191,57 @@ impl Record {
         cold & COLD_HAS_WAKER == 0 && (cold != 0 || self.shared.refs.load(Ordering::Relaxed) > 1)
     }
 
+    /// Whether there are timers on the clock of the poll in progress.
+    pub(crate) fn has_poll_timers(&self) -> bool {
+        self.shared.cold_state.load(Ordering::Relaxed) & COLD_HAS_POLL_TIMERS != 0
+    }
+
     /// Notes what `cold` holds after it changed, and stores the caches; call it under the lock.
     pub(crate) fn refresh(&self, cold: &Cold) {
         let has_waker = if cold.waker.is_some() { COLD_HAS_WAKER } else { 0 };
-        self.shared.cold_state.store(COLD_IN_USE | has_waker, Ordering::Relaxed);
-        let (any, remote) = cold.timers.as_ref().map_or((NEVER, NEVER), |timers| timers.next_expiries());
+        let of_poll = cold.timers.as_ref().is_some_and(|timers| timers.poll.is_some());
+        let of_poll = if of_poll { COLD_HAS_POLL_TIMERS } else { 0 };
+        self.shared.cold_state.store(COLD_IN_USE | has_waker | of_poll, Ordering::Relaxed);
+        let (any, remote) = cold.timers.as_ref().map_or((NEVER, NEVER), |timers| timers.task.next_expiries());
         let any = any.min(self.shared.hard_ns.load(Ordering::Relaxed));
         self.shared.next_remote_ns.store(remote, Ordering::Relaxed);
         self.shared.next_expiry_ns.store(any, Ordering::Release);
+        self.refresh_poll(cold);
+    }
+
+    /// The same for the clock of the poll in progress, and for nothing else.
+    fn refresh_poll(&self, cold: &Cold) {
+        let mut alarm_ns = self.poll_hard_ns.load(Ordering::Relaxed);
+        if let Some(timers) = cold.timers.as_ref().and_then(|timers| timers.poll.as_ref()) {
+            let (any, remote) = timers.least();
+            alarm_ns = alarm_ns.min(any);
+            self.poll_remote_ns.store(remote, Ordering::Relaxed);
+            self.poll_next_remote_ns.store(timers.next_remote(), Ordering::Relaxed);
+            self.poll_of_seq.store(timers.of_seq(), Ordering::Release);
+        }
+        self.shared.poll_alarm_ns.store(alarm_ns, Ordering::Relaxed);
+    }
+
+    /// The next time in the poll `seq` that a supervisor waits for. Read without the lock, it may be too early, and never too late
+    /// for a poll that goes on.
+    pub(crate) fn poll_remote_in(&self, seq: u32) -> u64 {
+        // Stored in the other order: whoever sees the sequence sees the time that belongs to it.
+        if self.poll_of_seq.load(Ordering::Acquire) == seq {
+            self.poll_next_remote_ns.load(Ordering::Relaxed)
+        } else {
+            self.poll_remote_ns.load(Ordering::Relaxed)
+        }
+    }
+
+    /// Sets the limit of one poll.
+    pub(crate) fn set_poll_limit(&self, hard_ns: u64) {
+        {
+            let cold = self.cold.lock();
+            self.poll_hard_ns.store(hard_ns, Ordering::Relaxed);
+            // Nothing is put into `cold`: a task that has no more than this limit stays plain.
+            self.refresh_poll(&cold);
+        }
+        self.shared.wake.retract_limit();
     }
 
     /// Schedules a pass if what was just armed is due already. For any thread, after [`refresh`](Self::refresh) and outside
@@ -202,8 +276,10 @@ impl Record {
 
     /// The same for a caller that holds no reference: nothing is posted unless `target` still owns the record. (Should it end in
     /// between, its successor may be woken for nothing.)
-    pub(crate) fn post_and_wake_target(&self, target: Target, kinds: crate::wake_queue::Kinds) {
-        if self.shared.wake.post_for(target.generation, kinds) == Ok(true) {
+    /// Returns whether `kinds` are posted.
+    pub(crate) fn post_and_wake_target(&self, target: Target, kinds: crate::wake_queue::Kinds) -> bool {
+        let posted = self.shared.wake.post_for(target.generation, kinds);
+        if posted == Ok(true) {
             let waker = self.cold.lock().waker.clone();
             if let Some(waker) = waker {
                 crate::panics::contain(|| {
@@ -212,6 +288,7 @@ impl Record {
                 });
             }
         }
+        posted.is_ok()
     }
 
     /// One more reference, for a new handle.
@@ -250,14 +327,16 @@ impl Record {
         for counter in [&self.own.used_ns, &self.own.polls, &self.own.longest_poll_ns, &self.own.nested_ns] {
             counter.store(0, Ordering::Relaxed);
         }
-        for limit in
-            [&self.shared.next_expiry_ns, &self.shared.next_remote_ns, &self.shared.hard_ns, &self.shared.poll_limit_ns]
-        {
+        let shared = &self.shared;
+        for limit in [&shared.next_expiry_ns, &shared.next_remote_ns, &shared.hard_ns, &shared.poll_alarm_ns] {
+            limit.store(NEVER, Ordering::Relaxed);
+        }
+        for limit in [&self.poll_hard_ns, &self.poll_remote_ns, &self.poll_next_remote_ns] {
             limit.store(NEVER, Ordering::Relaxed);
         }
         self.shared.offloaded_ns.store(0, Ordering::Relaxed);
         self.shared.reported_ns.store(0, Ordering::Relaxed);
-        self.own.group_index.store(0, Ordering::Relaxed);
+        self.own.charges.store(0, Ordering::Relaxed);
         self.shared.refs.store(1, Ordering::Relaxed);
         // Nobody has its new generation yet, so nothing is posted before somebody takes it.
         self.shared.wake.occupy();
@@ -273,6 +352,11 @@ pub(crate) fn take() -> &'static Record {
 /// The record at an index that was read from a slot.
 pub(crate) fn at(index: u32) -> Option<&'static Record> {
     arena::at(index)
+}
+
+/// Every record, in use or waiting for reuse. Takes no lock.
+pub(crate) fn all() -> impl Iterator<Item = &'static Record> {
+    arena::all()
 }
 
 /// How many records exist, in use or waiting for reuse.
@@ -372,6 +456,10 @@ mod arena {
         TABLE.get(index as usize / CHUNK)?.get()?.get(index as usize % CHUNK)
     }
 
+    pub(super) fn all() -> impl Iterator<Item = &'static Record> {
+        TABLE.iter().map_while(|chunk| chunk.get()).flat_map(|records| records.iter())
+    }
+
     pub(super) fn allocated() -> usize {
         free().chunks * CHUNK
     }
@@ -398,8 +486,21 @@ mod arena {
     pub(super) fn allocated() -> usize {
         0
     }
+    pub(super) fn all() -> impl Iterator<Item = &'static Record> {
+        std::iter::empty()
+    }
     pub(super) fn give_back(_record: &'static Record) {}
     pub(super) fn at(index: u32) -> Option<&'static Record> {
         RECORDS.with_borrow(|records| records.get(index as usize).copied())
+    }
+}
+
+#[cfg(all(test, not(loom), target_pointer_width = "64"))]
+mod tests {
+    use super::Record;
+
+    #[test]
+    fn a_record_is_three_lines() {
+        assert_eq!(size_of::<Record>(), 192);
     }
 }

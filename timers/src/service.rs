@@ -10,11 +10,12 @@ use std::thread::Thread;
 use crate::cpu_clock;
 use crate::meter::Inner;
 use crate::panics;
+use crate::poll_timers;
 use crate::record;
 use crate::slot::Target;
+use crate::sum::Whole;
 use crate::sync::Ordering;
 use crate::thread;
-use crate::timer_set::Due;
 use crate::wake_queue::Kinds;
 
 /// What the tick asks for: an account, and whether its task has to be woken.
@@ -103,6 +104,7 @@ pub(crate) fn serve_one(Request { target, wake_task }: Request) {
     let Some(now_ns) = cpu_clock::read(record, target) else {
         return;
     };
+    let poll = if record.has_poll_timers() { poll_timers::in_progress(record) } else { None };
     let mut wakers = Vec::new();
     {
         let mut cold = record.cold.lock();
@@ -110,18 +112,24 @@ pub(crate) fn serve_one(Request { target, wake_task }: Request) {
             return;
         }
         if let Some(timers) = cold.timers.as_mut() {
-            loop {
-                match timers.next_remote_due(now_ns) {
-                    Due::Nothing => break,
-                    Due::Wake(waker) => wakers.push(waker),
-                    Due::Quiet | Due::Run { .. } => {}
-                }
+            timers.task.fire_remote(now_ns, &mut wakers);
+            if let (Some(timers), Some(poll)) = (&mut timers.poll, poll)
+                && poll.goes_on()
+            {
+                timers.enter(poll.seq);
+                timers.set.fire_remote(poll.ns, &mut wakers);
             }
             record.refresh(&cold);
         }
     }
     for waker in wakers {
         panics::contain(|| waker.wake());
+    }
+    for whole in Whole::around(record) {
+        let now_ns = whole.now_ns();
+        if whole.sum().is_remote_due(now_ns) {
+            whole.deliver_remote(now_ns);
+        }
     }
     if wake_task {
         record.post_and_wake_target(target, Kinds::EXPIRY);

@@ -121,14 +121,15 @@ impl Slot {
 
     /// One change by the lease holder. `change` may also store the `used` of the account shown.
     #[inline]
-    fn write(&self, change: impl FnOnce()) {
+    fn write<R>(&self, change: impl FnOnce() -> R) -> R {
         let version = self.version.load(Ordering::Relaxed);
         self.version.store(version.wrapping_add(1), Ordering::Relaxed);
         // The stores of `change` do not move up over the odd version...
         fence(Ordering::Release);
-        change();
+        let result = change();
         // ...nor down over the even one.
         self.version.store(version.wrapping_add(2), Ordering::Release);
+        result
     }
 
     /// How many accounts this thread is in. For the lease holder.
@@ -153,22 +154,24 @@ impl Slot {
 
     /// Charges, by `charge`, what the frame at `depth` has used, and shows it as `view` from now on.
     #[inline]
-    pub(crate) fn restart(&self, depth: u32, view: FrameView, charge: impl FnOnce()) {
+    pub(crate) fn restart<R>(&self, depth: u32, view: FrameView, charge: impl FnOnce() -> R) -> R {
         self.write(|| {
-            charge();
+            let result = charge();
             if let Some(frame) = self.frames.get(depth as usize) {
                 frame.store(view);
             }
-        });
+            result
+        })
     }
 
     /// Charges and leaves the frame at `depth` (and, after an unwind, whatever was left standing above it).
     #[inline]
-    pub(crate) fn pop(&self, depth: u32, charge: impl FnOnce()) {
+    pub(crate) fn pop<R>(&self, depth: u32, charge: impl FnOnce() -> R) -> R {
         self.write(|| {
-            charge();
+            let result = charge();
             self.depth.store(depth, Ordering::Relaxed);
-        });
+            result
+        })
     }
 
     /// Leaves every frame: for a thread that gives the slot back.

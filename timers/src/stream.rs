@@ -115,16 +115,14 @@ impl Stream for CpuTimerStream {
     type Item = Expiry;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Expiry>> {
-        let now_ns = self.timer.clock().now_ns();
-        let record = self.timer.clock().record();
         // Cloned outside the lock, where the one before is dropped too.
         let mut waker = Some(cx.waker().clone());
-        match self.timer.with(|timers, id| timers.poll_stream(id, now_ns, &mut waker)) {
+        match self.timer.with(|timers, id, now_ns| timers.poll_stream(id, now_ns, &mut waker)) {
             Some(Some(expiry)) => Poll::Ready(Some(expiry)),
             // Ended. Its last boundary has left in the inbox what was due.
             None => Poll::Ready(self.inbox.take()),
             Some(None) => {
-                record.kick_if_due();
+                self.timer.host().kick_if_due();
                 Poll::Pending
             }
         }
@@ -133,6 +131,6 @@ impl Stream for CpuTimerStream {
 
 impl FusedStream for CpuTimerStream {
     fn is_terminated(&self) -> bool {
-        self.timer.clock().has_ended() && self.inbox.is_empty()
+        self.timer.host().has_ended() && self.inbox.is_empty()
     }
 }

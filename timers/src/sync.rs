@@ -37,3 +37,11 @@ pub(crate) fn fence_after_rmw() {
     #[cfg(any(not(target_arch = "x86_64"), loom))]
     fence(Ordering::SeqCst);
 }
+
+/// Lets another thread run, for a wait that is short.
+pub(crate) fn yield_now() {
+    #[cfg(loom)]
+    loom::thread::yield_now();
+    #[cfg(not(loom))]
+    std::thread::yield_now();
+}

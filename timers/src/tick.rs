@@ -14,6 +14,7 @@
 use crate::meter::Inner;
 use crate::record::{self, Record};
 use crate::slot::{FRAMES, FrameView, NO_POLL, Section};
+use crate::sum::Whole;
 use crate::sync::Ordering;
 use crate::thread::{self, ThreadSlot};
 use crate::wake_queue::{Kinds, TickPost};
@@ -74,8 +75,47 @@ impl Inner {
         });
         // Changing just now: the thread is at a boundary, and checks for itself.
         let Some((seen, version)) = seen else { return };
-        for (depth, seen) in seen.into_iter().flatten().enumerate() {
-            self.check(slot, version, depth, seen, now, report);
+        for (depth, here) in seen.into_iter().flatten().enumerate() {
+            self.check(slot, version, depth, here, now, report);
+            // A clock that the account is a part of, and none around it here.
+            let outer = || seen[..depth].iter().flatten().flat_map(|seen| Whole::around(seen.record));
+            for whole in Whole::around(here.record).filter(|&whole| outer().all(|outer| outer != whole)) {
+                self.check_whole(whole, slot, depth, here, now, report);
+            }
+        }
+    }
+
+    /// Whether a clock that many threads add to has come to its next expiry. If so every member's next boundary finds it due, the
+    /// poll here is told to end, and what must not wait for that is handed over.
+    fn check_whole(
+        &self,
+        whole: Whole,
+        slot: &'static ThreadSlot,
+        depth: usize,
+        seen: Seen,
+        now: u64,
+        report: &mut TickReport,
+    ) {
+        let bound_ns = self.clock.fast_ns_between(seen.frame.start.fast, now);
+        if !whole.is_suspect(slot, bound_ns) {
+            return;
+        }
+        report.suspects += 1;
+        // Threads of other meters have other clocks, which this tick cannot read: there, what is in progress counts once charged.
+        let is_own = |slot: &ThreadSlot| slot.inbox.meter_id.load(Ordering::Acquire) == self.id;
+        let now_ns = whole.read(|slot| if is_own(slot) { self.clock.remote_cpu_ns(slot) } else { None });
+        if now_ns < whole.sum().horizon.next_ns() {
+            return;
+        }
+        report.confirmed += 1;
+        whole.call_all();
+        if seen.frame.section == Section::Offloaded {
+            // Its task is parked, perhaps for long: somebody has to wake it.
+            return self.hand_over(slot, depth, seen, true, report);
+        }
+        self.post(slot, seen, Kinds::TICK, report);
+        if whole.sum().is_remote_due(now_ns) {
+            self.hand_over(slot, depth, seen, false, report);
         }
     }
 
@@ -91,8 +131,8 @@ impl Inner {
         let Seen { frame, record, total_ns } = seen;
         let shared = &record.shared;
         let bound_ns = self.clock.fast_ns_between(frame.start.fast, now);
-        let poll_limit_ns = match frame.section {
-            Section::Poll => shared.poll_limit_ns.load(Ordering::Relaxed),
+        let poll_alarm_ns = match frame.section {
+            Section::Poll => shared.poll_alarm_ns.load(Ordering::Relaxed),
             Section::Aftermath | Section::Offloaded => record::NEVER,
         };
         let next_ns = shared.next_expiry_ns.load(Ordering::Acquire);
@@ -105,7 +145,7 @@ impl Inner {
             slot.inbox.overdue.store(1, Ordering::Release);
             report.handed_over += 1;
         }
-        if total_ns.saturating_add(bound_ns) < next_ns && bound_ns < poll_limit_ns {
+        if total_ns.saturating_add(bound_ns) < next_ns && bound_ns < poll_alarm_ns {
             return;
         }
         report.suspects += 1;
@@ -118,8 +158,8 @@ impl Inner {
         }
         let progress_ns = cpu_ns.saturating_sub(frame.start.cpu_ns);
         let used_ns = total_ns.saturating_add(progress_ns);
-        let over_poll = progress_ns >= poll_limit_ns;
-        if used_ns < next_ns && !over_poll {
+        let poll_is_due = progress_ns >= poll_alarm_ns;
+        if used_ns < next_ns && !poll_is_due {
             return;
         }
         report.confirmed += 1;
@@ -133,9 +173,12 @@ impl Inner {
             self.hand_over(slot, depth, seen, true, report);
             return;
         }
+        let over_poll = poll_is_due && progress_ns >= record.poll_hard_ns.load(Ordering::Relaxed);
         let kinds = if over_hard || over_poll { Kinds::TICK.or(Kinds::LIMIT) } else { Kinds::TICK };
         self.post(slot, seen, kinds, report);
-        if used_ns >= shared.next_remote_ns.load(Ordering::Relaxed) {
+        if used_ns >= shared.next_remote_ns.load(Ordering::Relaxed)
+            || (poll_is_due && progress_ns >= record.poll_remote_in(frame.seq))
+        {
             self.hand_over(slot, depth, seen, false, report);
         }
     }

@@ -6,9 +6,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::cpu_clock::CpuClock;
 use crate::error::TimerError;
-use crate::record::Record;
+use crate::host::Host;
 use crate::stream::{CpuTimerStream, Inbox};
 use crate::timer_set::{Action, Closed, Delivery, Expiry, Handler, MAX_TIMERS, Setting, TimerSet};
 use crate::units::nanos;
@@ -16,10 +15,10 @@ use crate::units::nanos;
 /// The longest interval.
 const MAX_INTERVAL: Duration = Duration::from_nanos(1 << 63);
 
-/// Makes a [`CpuTimer`]; from [`CpuClock::timer`].
+/// Makes a [`CpuTimer`]; from [`CpuClock::timer`](crate::CpuClock::timer) and its like.
 #[must_use = "a builder makes nothing until it is built or armed"]
 pub struct TimerBuilder {
-    clock: CpuClock,
+    host: Host,
     interval: Option<Duration>,
     handler: Option<Handler>,
 }
@@ -31,8 +30,8 @@ impl std::fmt::Debug for TimerBuilder {
 }
 
 impl TimerBuilder {
-    pub(crate) fn new(clock: CpuClock) -> Self {
-        Self { clock, interval: None, handler: None }
+    pub(crate) fn new(host: Host) -> Self {
+        Self { host, interval: None, handler: None }
     }
 
     /// Makes the timer periodic: after the first expiry it fires every `interval`, on the grid of the first. An interval that
@@ -65,7 +64,7 @@ impl TimerBuilder {
             Some(handler) => Delivery::Handler(Some(handler)),
             None => Delivery::Silent,
         };
-        make(self.clock, delivery)
+        make(self.host, delivery)
     }
 
     /// Makes the timer and arms it to fire when the clock's task has used `after` more. See [`CpuTimer::arm_after`].
@@ -97,7 +96,7 @@ impl TimerBuilder {
     /// As for [`build`](Self::build).
     pub fn stream(self) -> Result<CpuTimerStream, TimerError> {
         let inbox = Arc::new(Inbox::default());
-        let timer = make(self.clock, Delivery::Stream { waker: None, inbox: inbox.clone() })?;
+        let timer = make(self.host, Delivery::Stream { waker: None, inbox: inbox.clone() })?;
         Ok(CpuTimerStream::new(timer, inbox))
     }
 
@@ -129,26 +128,16 @@ impl TimerBuilder {
 }
 
 /// A timer, disarmed. What is refused is dropped outside the lock.
-fn make(clock: CpuClock, delivery: Delivery) -> Result<CpuTimer, TimerError> {
-    let record = clock.record();
-    let (id, refused) = {
-        let mut cold = record.cold.lock();
-        if record.shared.wake.is_ended() {
-            (Err(TimerError::Exited), Some(delivery))
-        } else {
-            let timers = cold.timers.get_or_insert_default();
-            if timers.is_full() {
-                (Err(TimerError::TooMany { max: MAX_TIMERS }), Some(delivery))
-            } else {
-                let id = timers.insert(delivery);
-                record.refresh(&cold);
-                (Ok(id), None)
-            }
+fn make(host: Host, delivery: Delivery) -> Result<CpuTimer, TimerError> {
+    let mut delivery = Some(delivery);
+    let id = host.change(|timers, _| {
+        if timers.is_full() {
+            return Err(TimerError::TooMany { max: MAX_TIMERS });
         }
-    };
-    drop(refused);
-    let id = id?;
-    Ok(CpuTimer { clock, id: Some(id) })
+        Ok(delivery.take().map(|delivery| timers.insert(delivery)))
+    });
+    let id = id.ok_or(TimerError::Exited)??;
+    Ok(CpuTimer { host, id })
 }
 
 fn check_interval(interval: Duration) -> Result<u64, TimerError> {
@@ -188,7 +177,7 @@ enum Start {
 /// ```
 #[derive(Debug)]
 pub struct CpuTimer {
-    clock: CpuClock,
+    host: Host,
     /// `None` once closed.
     id: Option<u32>,
 }
@@ -221,24 +210,28 @@ impl CpuTimer {
     }
 
     fn arm(&self, start: Start, interval_ns: u64) -> Result<Setting, TimerError> {
-        let record = self.clock.record();
-        let now_ns = self.clock.now_ns();
-        let at_ns = match start {
-            Start::After(Duration::ZERO) | Start::At(Duration::ZERO) => {
-                return self.with(|timers, id| timers.disarm(id, now_ns)).ok_or(TimerError::Exited);
-            }
-            Start::After(after) => now_ns.saturating_add(nanos(after)),
-            Start::At(at) => nanos(at),
-        };
-        let before = self.with(|timers, id| timers.arm(id, at_ns, interval_ns, now_ns)).ok_or(TimerError::Exited)?;
-        record.kick_if_due();
+        let mut kick = true;
+        let before = self.with(|timers, id, now_ns| {
+            let at_ns = match start {
+                Start::After(Duration::ZERO) | Start::At(Duration::ZERO) => {
+                    kick = false;
+                    return timers.disarm(id, now_ns);
+                }
+                Start::After(after) => now_ns.saturating_add(nanos(after)),
+                Start::At(at) => nanos(at),
+            };
+            timers.arm(id, at_ns, interval_ns, now_ns)
+        });
+        let before = before.ok_or(TimerError::Exited)?;
+        if kick {
+            self.host.kick_if_due();
+        }
         Ok(before)
     }
 
     /// Disarms; the interval then reads zero. Returns the setting before. Does nothing when the task has ended.
     pub fn disarm(&self) -> Setting {
-        let now_ns = self.clock.now_ns();
-        self.with(|timers, id| timers.disarm(id, now_ns)).unwrap_or_default()
+        self.with(|timers, id, now_ns| timers.disarm(id, now_ns)).unwrap_or_default()
     }
 
     /// The CPU time left: at least 1 ns while armed, zero only when disarmed or fired. Relative also for an absolute timer.
@@ -253,18 +246,16 @@ impl CpuTimer {
 
     /// Both at one moment (`timer_gettime`).
     pub fn setting(&self) -> Setting {
-        let now_ns = self.clock.now_ns();
-        self.with(|timers, id| timers.setting(id, now_ns)).unwrap_or_default()
+        self.with(|timers, id, now_ns| timers.setting(id, now_ns)).unwrap_or_default()
     }
 
     /// How many further intervals the last delivery stood for (`timer_getoverrun`); zero before the first and after arming.
     pub fn overrun(&self) -> u32 {
-        self.with(|timers, id| timers.overrun(id)).unwrap_or(0)
+        self.with(|timers, id, _| timers.overrun(id)).unwrap_or(0)
     }
 
-    /// The clock.
-    pub fn clock(&self) -> &CpuClock {
-        &self.clock
+    pub(crate) fn host(&self) -> &Host {
+        &self.host
     }
 
     /// Closes the timer. Once the future is ready its handler does not run and will not run any more. The closing itself
@@ -275,13 +266,13 @@ impl CpuTimer {
     pub fn close(mut self) -> CloseTimer {
         let firing = self.close_now();
         self.id = None;
-        CloseTimer { clock: self.clock.clone(), firing }
+        CloseTimer { host: self.host.clone(), firing }
     }
 
     /// `Some`: its handler is out.
     fn close_now(&mut self) -> Option<(u32, u64)> {
         let id = self.id?;
-        match self.with(|timers, id| timers.close(id)) {
+        match self.with(|timers, id, _| timers.close(id)) {
             Some(Closed::Firing { serial }) => Some((id, serial)),
             Some(Closed::Done(delivery)) => {
                 crate::panics::contain(|| drop(delivery));
@@ -291,14 +282,10 @@ impl CpuTimer {
         }
     }
 
-    /// Changes the timer under the lock, and the caches with it. `None`: the task has ended, or the timer is closed.
-    pub(crate) fn with<R>(&self, change: impl FnOnce(&mut TimerSet, u32) -> R) -> Option<R> {
+    /// Changes the timer under the lock, at what the clock reads. `None`: the clock has ended, or the timer is closed.
+    pub(crate) fn with<R>(&self, change: impl FnOnce(&mut TimerSet, u32, u64) -> R) -> Option<R> {
         let id = self.id?;
-        let record: &'static Record = self.clock.record();
-        let mut cold = record.cold.lock();
-        let result = change(cold.timers.as_mut()?, id);
-        record.refresh(&cold);
-        Some(result)
+        self.host.change(|timers, now_ns| change(timers, id, now_ns))
     }
 }
 
@@ -312,7 +299,7 @@ impl Drop for CpuTimer {
 #[derive(Debug)]
 #[must_use = "the timer is closed already, but its handler may still run until this is ready"]
 pub struct CloseTimer {
-    clock: CpuClock,
+    host: Host,
     /// Id and serial of a timer whose handler was out.
     firing: Option<(u32, u64)>,
 }
@@ -326,10 +313,7 @@ impl Future for CloseTimer {
         };
         // Cloned, and dropped if it is not used, outside the lock.
         let mut waker = Some(cx.waker().clone());
-        let still = match self.clock.record().cold.lock().timers.as_mut() {
-            Some(timers) => timers.wait_closed(id, serial, &mut waker),
-            None => false,
-        };
+        let still = self.host.change(|timers, _| timers.wait_closed(id, serial, &mut waker)).unwrap_or(false);
         if still {
             return Poll::Pending;
         }

@@ -1,4 +1,4 @@
-//! The timers of one account: a slab of timers and two queues ordered by expiry, all under the account's lock.
+//! The timers of one clock: a slab of timers and two queues ordered by expiry, all under the clock's lock.
 //!
 //! Timers with a handler wait in one queue, which only the boundary serves, since a handler runs on the account's own thread
 //! and time. Timers that a supervisor waits for stand in the other, which the service thread serves as well, since they must be
@@ -21,10 +21,11 @@ use std::time::Duration;
 use slab::Slab;
 
 use crate::heap::{IndexedHeap, growth};
+use crate::poll_timers::PollTimers;
 use crate::record::NEVER;
 use crate::stream::Inbox;
 
-/// How many timers one account has at most, armed or not, sleeps on its clock included. What is counted is the timers that exist,
+/// How many timers one clock has at most, armed or not, sleeps on it included. What is counted is the timers that exist,
 /// so that arming one, also by a handler's answer, is never refused for want of room.
 pub(crate) const MAX_TIMERS: usize = 100_000;
 
@@ -75,12 +76,17 @@ pub(crate) enum Delivery {
 }
 
 struct Timer {
+    /// The next expiry.
     at_ns: u64,
+    /// What it was armed for.
+    armed_ns: u64,
     interval_ns: u64,
     /// Of the last delivery.
     overrun: u32,
     firing: bool,
     closing: bool,
+    /// It stands in `TimerSet::fired`.
+    has_fired: bool,
     /// Counts armings, so that what a handler answers does not undo an arming that happened meanwhile.
     armings: u32,
     /// Tells this timer from a later one with the same id.
@@ -141,6 +147,28 @@ pub(crate) struct TimerSet {
     armed: u64,
     /// The soft limit is a timer like any other; its id.
     pub(crate) soft: Option<u32>,
+    /// For a clock that starts anew again and again: the timers that have fired since it did.
+    fired: Option<Vec<u32>>,
+    /// Of such a clock: it has stopped, and what is armed now is for when it starts anew.
+    held_back: bool,
+}
+
+/// The timers on the clocks of one account.
+#[derive(Debug, Default)]
+pub(crate) struct Timers {
+    /// On that of the task.
+    pub(crate) task: TimerSet,
+    /// On that of its poll in progress.
+    pub(crate) poll: Option<PollTimers>,
+}
+
+impl Timers {
+    /// Everyone who waits for one of them: for the end of the account.
+    pub(crate) fn take_waiters(&mut self) -> Vec<Waker> {
+        let mut waiters = self.task.take_waiters();
+        waiters.extend(self.poll.iter_mut().flat_map(|poll| poll.set.take_waiters()));
+        waiters
+    }
 }
 
 impl std::fmt::Debug for TimerSet {
@@ -150,16 +178,63 @@ impl std::fmt::Debug for TimerSet {
 }
 
 impl TimerSet {
+    /// For a clock that starts anew: see [`restart`](Self::restart).
+    pub(crate) fn restarting() -> Self {
+        Self { fired: Some(Vec::new()), ..Self::default() }
+    }
+
+    /// The clock has stopped, and will start anew: what is armed until then does not fire before.
+    pub(crate) fn hold_back(&mut self) {
+        self.held_back = true;
+    }
+
+    /// The clock starts anew: what has fired since it last did is armed again, for what it was armed for.
+    pub(crate) fn restart(&mut self) {
+        self.held_back = false;
+        let Some(mut fired) = self.fired.take() else { return };
+        for id in fired.drain(..) {
+            let Some(timer) = self.timers.get_mut(id as usize) else { continue };
+            // It may have been armed for something else meanwhile, or the id have come to another timer.
+            if !std::mem::take(&mut timer.has_fired) {
+                continue;
+            }
+            timer.at_ns = timer.armed_ns;
+            self.armed += 1;
+            let key = (timer.at_ns, self.armed);
+            if let Some(queue) = self.queue_of(id) {
+                queue.push(id, key);
+            }
+        }
+        self.fired = Some(fired);
+    }
+
+    /// The earliest time that any timer, and any that a supervisor waits for, was armed for, fired or not.
+    pub(crate) fn least_armed(&self) -> (u64, u64) {
+        let (mut any, mut remote) = self.next_expiries();
+        let fired = self.fired.iter().flatten().filter_map(|&id| self.timers.get(id as usize));
+        for timer in fired.filter(|timer| timer.has_fired) {
+            match timer.delivery {
+                Delivery::Silent => continue,
+                Delivery::Supervisor { .. } | Delivery::Stream { .. } => remote = remote.min(timer.armed_ns),
+                Delivery::Handler(_) => {}
+            }
+            any = any.min(timer.armed_ns);
+        }
+        (any, remote)
+    }
+
     /// A new timer, disarmed.
     pub(crate) fn insert(&mut self, delivery: Delivery) -> u32 {
         self.armed += 1;
         let timer = Timer {
             serial: self.armed,
             at_ns: NEVER,
+            armed_ns: NEVER,
             interval_ns: 0,
             overrun: 0,
             firing: false,
             closing: false,
+            has_fired: false,
             armings: 0,
             barrier: None,
             delivery,
@@ -199,12 +274,28 @@ impl TimerSet {
         let key = (at_ns, self.armed);
         let timer = self.timer(id);
         timer.at_ns = at_ns;
+        timer.armed_ns = at_ns;
+        timer.has_fired = false;
         timer.interval_ns = interval_ns;
         timer.overrun = 0;
         timer.armings = timer.armings.wrapping_add(1);
         timer.forget();
-        if let Some(queue) = self.queue_of(id) {
-            queue.push(id, key);
+        let fired = if self.held_back { self.fired.as_mut() } else { None };
+        match fired {
+            None => {
+                if let Some(queue) = self.queue_of(id) {
+                    queue.push(id, key);
+                }
+            }
+            Some(fired) => {
+                fired.push(id);
+                let timer = self.timer(id);
+                timer.at_ns = NEVER;
+                timer.has_fired = true;
+                if let Some(queue) = self.queue_of(id) {
+                    queue.remove(id);
+                }
+            }
         }
         before
     }
@@ -217,6 +308,8 @@ impl TimerSet {
         }
         let timer = self.timer(id);
         timer.at_ns = NEVER;
+        timer.armed_ns = NEVER;
+        timer.has_fired = false;
         timer.interval_ns = 0;
         timer.overrun = 0;
         timer.armings = timer.armings.wrapping_add(1);
@@ -228,14 +321,15 @@ impl TimerSet {
     pub(crate) fn setting(&self, id: u32, now_ns: u64) -> Setting {
         let timer = &self.timers[id as usize];
         let interval = Duration::from_nanos(timer.interval_ns);
-        if timer.at_ns == NEVER && timer.interval_ns == 0 {
+        let at_ns = if self.held_back { timer.armed_ns } else { timer.at_ns };
+        if at_ns == NEVER && timer.interval_ns == 0 {
             return Setting::default();
         }
-        let remaining_ns = if now_ns < timer.at_ns {
-            timer.at_ns - now_ns
+        let remaining_ns = if now_ns < at_ns {
+            at_ns - now_ns
         } else if timer.interval_ns > 0 {
             // Expired and not delivered (or silent): what counts is the next point of the grid, strictly after now.
-            next_on_grid(timer.at_ns, timer.interval_ns, now_ns).0 - now_ns
+            next_on_grid(at_ns, timer.interval_ns, now_ns).0 - now_ns
         } else if matches!(timer.delivery, Delivery::Silent) {
             0
         } else {
@@ -269,10 +363,21 @@ impl TimerSet {
     }
 
     /// The same for supervisors' timers only: what the service thread delivers while a poll goes on.
-    pub(crate) fn next_remote_due(&mut self, now_ns: u64) -> Due {
+    fn next_remote_due(&mut self, now_ns: u64) -> Due {
         match self.remote.peek().map(|((at, _), id)| (*at, id)) {
             Some((at, id)) if at <= now_ns => self.fire(id, now_ns),
             _ => Due::Nothing,
+        }
+    }
+
+    /// The same for all of them, and who is to be woken.
+    pub(crate) fn fire_remote(&mut self, now_ns: u64, wakers: &mut Vec<Waker>) {
+        loop {
+            match self.next_remote_due(now_ns) {
+                Due::Nothing => return,
+                Due::Wake(waker) => wakers.push(waker),
+                Due::Quiet | Due::Run { .. } => {}
+            }
         }
     }
 
@@ -280,6 +385,11 @@ impl TimerSet {
         self.armed += 1;
         let order = self.armed;
         let timer = &mut self.timers[id as usize];
+        if let Some(fired) = &mut self.fired
+            && !std::mem::replace(&mut timer.has_fired, true)
+        {
+            fired.push(id);
+        }
         let at_ns = timer.at_ns;
         let missed = if timer.interval_ns > 0 {
             let (next, missed) = next_on_grid(at_ns, timer.interval_ns, now_ns);
@@ -375,6 +485,7 @@ impl TimerSet {
         if timer.firing {
             timer.closing = true;
             timer.at_ns = NEVER;
+            timer.has_fired = false;
             Closed::Firing { serial: timer.serial }
         } else {
             Closed::Done(self.timers.remove(id as usize).delivery)

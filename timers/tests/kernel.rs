@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
-use stipend_timers::{Account, Control, CpuTimer, Lease, Meter, Setting, Stamp};
+use stipend_timers::{Account, Control, CpuClock, CpuTimer, Lease, Meter, Setting, Stamp};
 
 /// How far readings of the two may lie apart: they are made one after the other.
 const APART: Duration = Duration::from_millis(1);
@@ -158,6 +158,7 @@ impl Grid {
 struct Pair {
     theirs: Theirs,
     ours: CpuTimer,
+    clock: CpuClock,
     delivered: Arc<AtomicU64>,
     grids: [Grid; 2],
     taken: u64,
@@ -179,7 +180,8 @@ impl Pair {
     fn new(account: &Account, signal: Option<libc::c_int>) -> Self {
         let delivered = Arc::<AtomicU64>::default();
         let count = delivered.clone();
-        let timer = account.clock().timer();
+        let clock = account.clock();
+        let timer = clock.timer();
         let ours = match signal {
             None => timer,
             Some(_) => timer.on_expiry(move |expiry| {
@@ -188,13 +190,21 @@ impl Pair {
             }),
         };
         let ours = ours.build().unwrap();
-        Self { theirs: Theirs::new(signal), ours, delivered, grids: Default::default(), taken: 0, late: Duration::ZERO }
+        Self {
+            theirs: Theirs::new(signal),
+            ours,
+            clock,
+            delivered,
+            grids: Default::default(),
+            taken: 0,
+            late: Duration::ZERO,
+        }
     }
 
     /// Does the same to both, in the middle of a poll, and compares what they answer.
     fn apply(&mut self, op: Op, offset: Duration) {
         let before = self.pending();
-        let own_now = || self.ours.clock().now();
+        let own_now = || self.clock.now();
         let (from, own_from) = (thread_cpu(), own_now());
         let (theirs, ours, first, interval) = match op {
             Op::After(after) => (

@@ -7,12 +7,15 @@
 //! * A number belongs to one group at a time; it is used again after that group has ended, and then its [`serial`](GroupId::serial)
 //!   has moved on.
 //! * A group's parent lives as long as the group, so while a group lives its chain of parents is true and ends.
-//! * Reading by a number that nobody has is harmless: it gives what the last owner left.
+//! * Reading by a number that nobody has is harmless: it gives what the last owner left. So is having its timers delivered: whose they
+//!   are, they are due by its clock.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 
-use super::lock;
+use super::{MAX_DEPTH, lock};
+use crate::sum::Sum;
+use crate::thread;
 
 pub(super) const CHUNK: usize = 256;
 pub(super) const CHUNKS: usize = 256;
@@ -64,6 +67,24 @@ impl GroupId {
         self.params().map_or(0, |params| params.serial.load(Ordering::Acquire))
     }
 
+    /// The group itself and the groups around it, outwards. None for [`NONE`](Self::NONE).
+    pub(crate) fn chain(self) -> impl Iterator<Item = GroupId> + Clone + use<> {
+        // Numbers that come to other groups under our eyes might lead in a circle.
+        std::iter::successors(Some(self), |id| Some(id.parent()))
+            .take_while(|&id| id != Self::NONE)
+            .take(MAX_DEPTH as usize)
+    }
+
+    /// The group's timers.
+    pub(crate) fn sum(self) -> &'static Sum {
+        &params(self.index()).expect("only the number of a group is asked, and what it had stays").sum
+    }
+
+    /// What the group's cells added up to when it was made.
+    pub(crate) fn base_ns(self) -> u64 {
+        self.params().map_or(0, |params| params.base_ns.load(Ordering::Relaxed))
+    }
+
     fn params(self) -> Option<&'static Params> {
         if self == Self::NONE { None } else { params(self.index()) }
     }
@@ -75,6 +96,8 @@ pub(super) struct Params {
     parent: AtomicU32,
     depth: AtomicU32,
     serial: AtomicU64,
+    base_ns: AtomicU64,
+    sum: Sum,
 }
 
 static PARAMS: [OnceLock<Box<[Params; CHUNK]>>; CHUNKS] = [const { OnceLock::new() }; CHUNKS];
@@ -109,12 +132,17 @@ pub(super) fn take(weight: u32, parent: GroupId) -> Option<GroupId> {
         parent: AtomicU32::new(0),
         depth: AtomicU32::new(0),
         serial: AtomicU64::new(0),
+        base_ns: AtomicU64::new(0),
+        sum: Sum::new(),
     };
     let params =
         &PARAMS[id.index() / CHUNK].get_or_init(|| Box::new(std::array::from_fn(|_| vacant())))[id.index() % CHUNK];
     params.weight.store(weight, Ordering::Relaxed);
     params.parent.store(parent.index() as u32, Ordering::Relaxed);
     params.depth.store(parent.depth() + 1, Ordering::Relaxed);
+    params.sum.reset();
+    // Nobody charges the number while it has no owner, and every earlier charge was seen by whoever gave it back.
+    params.base_ns.store(thread::all_slots().map(|slot| slot.groups.used_ns(id)).sum(), Ordering::Relaxed);
     params.serial.store(numbers.serial, Ordering::Release);
     Some(id)
 }

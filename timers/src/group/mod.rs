@@ -2,23 +2,25 @@
 //!
 //! A group's use is kept by slot: each polling thread adds to a table of its own, indexed by group, and the sum over the slots
 //! is taken when somebody reads. So a poll pays one load and, as a group's member, one addition to a line that no other thread
-//! writes. The tables live as long as the slots, for ever; a group's index is used again with the sums of that moment as its
-//! base.
+//! writes, and one comparison with that cell's [watch](crate::sum::horizon). A poll of a nested group's member adds to the groups around it
+//! as well, so that each group's clock is the sum of its own cells. The tables live as long as the slots, for ever; a group's
+//! index is used again with the sums of that moment as its base.
 //!
 //! # Invariants
 //! * Each cell is written by the thread that holds the slot, and only grows: a group's clock never goes back.
-//! * A group lives as long as its members; when it ends, what it used passes to its parent under the parent's lock, in one
-//!   step with leaving the parent's list.
+//! * A group lives as long as its members, its child groups, and the handles to it, its clock and its timers.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use crate::thread;
+use crate::sum::Whole;
 
+mod clock;
 mod id;
 mod shard;
 
+pub use clock::GroupClock;
 pub use id::GroupId;
 pub(crate) use shard::Shard;
 
@@ -31,10 +33,6 @@ const MAX_DEPTH: u32 = 16;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-}
-
-fn sum(id: GroupId) -> u64 {
-    thread::all_slots().map(|slot| slot.groups.get(id.index() as u32)).sum()
 }
 
 /// A group that cannot be had.
@@ -87,31 +85,7 @@ fn check_weight(weight: u32) -> Result<(), GroupError> {
 struct Node {
     name: Arc<str>,
     parent: Option<Group>,
-    usage: Arc<Usage>,
-}
-
-/// What a group has used: all that its parent needs to know of it.
-struct Usage {
     id: GroupId,
-    base_ns: u64,
-    family: Mutex<Family>,
-}
-
-#[derive(Default)]
-struct Family {
-    /// Of children that live. They leave under this lock, in one step with what they pass on.
-    children: Vec<Arc<Usage>>,
-    /// What children used that have ended.
-    ended_ns: u64,
-}
-
-impl Usage {
-    fn cpu_ns(&self) -> u64 {
-        let own_ns = sum(self.id).saturating_sub(self.base_ns);
-        // Locks go from parent to child only.
-        let family = lock(&self.family);
-        own_ns + family.ended_ns + family.children.iter().map(|child| child.cpu_ns()).sum::<u64>()
-    }
 }
 
 /// A group of tasks, a tenant say: its clock is the sum of its members', live and ended. Clones are the same group.
@@ -156,7 +130,12 @@ impl Group {
 
     /// CPU time used by its members and its child groups, up to each one's last boundary. Never goes back.
     pub fn cpu_time(&self) -> Duration {
-        Duration::from_nanos(self.0.usage.cpu_ns())
+        Duration::from_nanos(Whole::Group(self.id()).used_ns())
+    }
+
+    /// The group's clock, for reading it with the polls in progress, and for timers.
+    pub fn cpu_clock(&self) -> GroupClock {
+        GroupClock::of(self.clone())
     }
 
     /// The weight; see [`GroupBuilder::weight`].
@@ -176,18 +155,13 @@ impl Group {
 
     /// A number by which an executor's run queues know the group. It is given to another group when this one has ended.
     pub fn id(&self) -> GroupId {
-        self.0.usage.id
+        self.0.id
     }
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
-        if let Some(parent) = &self.parent {
-            let mut family = lock(&parent.0.usage.family);
-            family.ended_ns += self.usage.cpu_ns();
-            family.children.retain(|child| !Arc::ptr_eq(child, &self.usage));
-        }
-        id::give_back(self.usage.id);
+        id::give_back(self.id);
     }
 }
 
@@ -253,11 +227,7 @@ impl GroupBuilder {
             return Err(GroupError::TooDeep { max: MAX_DEPTH });
         }
         let id = id::take(self.weight, above).ok_or(GroupError::TooMany { max: GroupId::LIMIT - 1 })?;
-        let usage = Arc::new(Usage { id, base_ns: sum(id), family: Mutex::default() });
-        if let Some(parent) = &self.parent {
-            lock(&parent.0.usage.family).children.push(usage.clone());
-        }
-        Ok(Group(Arc::new(Node { name: self.name, parent: self.parent, usage })))
+        Ok(Group(Arc::new(Node { name: self.name, parent: self.parent, id })))
     }
 }
 

@@ -1,17 +1,47 @@
 //! One thread's use by group: a table of its own, so that adding to it touches no line that another thread writes.
 //!
 //! # Invariant
-//! Each cell is written by the thread that holds the slot, and only grows.
+//! Each cell's use is written by the thread that holds the slot, and only grows. Others set its watch, seldom: see
+//! [`horizon`](crate::sum::horizon).
 
 use std::fmt;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::id::{CHUNK, CHUNKS};
+use super::id::{CHUNK, CHUNKS, GroupId};
+use crate::sum::horizon::Watch;
+use crate::sync::{AtomicU64, Ordering};
+
+/// A group's use on one thread, and up to where nobody need look at it, on one line.
+#[repr(align(16))]
+#[derive(Debug)]
+pub(crate) struct Cell {
+    used_ns: AtomicU64,
+    pub(crate) watch: Watch,
+}
+
+impl Cell {
+    fn new() -> Self {
+        Self { used_ns: AtomicU64::new(0), watch: Watch::new() }
+    }
+
+    /// Adds to the use. Only the lease holder calls it. Returns whether it has to look: see
+    /// [`Horizon::look`](crate::sum::horizon::Horizon::look).
+    #[inline(always)]
+    pub(crate) fn charge(&self, ns: u64) -> bool {
+        self.used_ns.store(self.used_ns.load(Ordering::Relaxed) + ns, Ordering::Release);
+        self.watch.is_on()
+    }
+
+    pub(crate) fn used_ns(&self) -> u64 {
+        self.used_ns.load(Ordering::Acquire)
+    }
+}
+
+type Chunk = OnceLock<Box<[Cell; CHUNK]>>;
 
 /// One thread's use by group.
 pub(crate) struct Shard {
-    chunks: [OnceLock<Box<[AtomicU64; CHUNK]>>; CHUNKS],
+    chunks: [Chunk; CHUNKS],
 }
 
 impl fmt::Debug for Shard {
@@ -20,22 +50,32 @@ impl fmt::Debug for Shard {
     }
 }
 
+fn made(chunk: &Chunk) -> &[Cell; CHUNK] {
+    chunk.get_or_init(|| Box::new(std::array::from_fn(|_| Cell::new())))
+}
+
 impl Shard {
     pub(crate) fn new() -> Self {
         Self { chunks: [const { OnceLock::new() }; CHUNKS] }
     }
 
-    /// Adds to a group's use on this thread. Only the lease holder calls it.
-    #[inline]
-    pub(crate) fn charge(&self, index: u32, ns: u64) {
-        let chunk = self.chunks[index as usize / CHUNK].get_or_init(|| Box::new([const { AtomicU64::new(0) }; CHUNK]));
-        let cell = &chunk[index as usize % CHUNK];
-        cell.store(cell.load(Ordering::Relaxed) + ns, Ordering::Release);
+    /// The cell of the group with this number. `None`: it is no group's number.
+    #[inline(always)]
+    pub(crate) fn at(&self, number: u32) -> Option<&Cell> {
+        Some(&made(self.chunks.get(number as usize / CHUNK)?)[number as usize % CHUNK])
     }
 
-    pub(super) fn get(&self, index: u32) -> u64 {
-        self.chunks[index as usize / CHUNK]
-            .get()
-            .map_or(0, |chunk| chunk[index as usize % CHUNK].load(Ordering::Acquire))
+    pub(crate) fn cell(&self, id: GroupId) -> &Cell {
+        &made(&self.chunks[id.index() / CHUNK])[id.index() % CHUNK]
+    }
+
+    /// A cell as others see it. `None`: the group has not been charged here.
+    pub(crate) fn view(&self, id: GroupId) -> Option<(u64, &Watch)> {
+        let cell = &self.chunks[id.index() / CHUNK].get()?[id.index() % CHUNK];
+        Some((cell.used_ns(), &cell.watch))
+    }
+
+    pub(crate) fn used_ns(&self, id: GroupId) -> u64 {
+        self.view(id).map_or(0, |(used_ns, _)| used_ns)
     }
 }

@@ -1,0 +1,196 @@
+//! Which cells make up which clock, and what it reads while polls are in progress.
+
+use super::Sum;
+use super::horizon::{Cells, View};
+use crate::group::GroupId;
+use crate::panics;
+use crate::record::{self, NEVER, Record};
+use crate::slot::{FrameView, Target};
+use crate::sync::Ordering;
+use crate::thread::{self, ThreadSlot};
+use crate::wake_queue::Kinds;
+
+/// A clock that many threads add to. Who uses one sees to it that it lives, or that it does no harm if another has its place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Whole {
+    /// A group's.
+    Group(GroupId),
+}
+
+impl Whole {
+    /// What an account is a part of: its group and the groups around that.
+    pub(crate) fn around(record: &Record) -> impl Iterator<Item = Whole> + use<> {
+        record.group().chain().map(Whole::Group)
+    }
+
+    pub(crate) fn sum(self) -> &'static Sum {
+        match self {
+            Whole::Group(id) => id.sum(),
+        }
+    }
+
+    /// What the clock has of a slot.
+    fn used_on(self, slot: &ThreadSlot) -> u64 {
+        match self {
+            Whole::Group(id) => slot.groups.used_ns(id),
+        }
+    }
+
+    /// The frame on a slot whose time is this clock's: the outermost one, as what is inside it is counted with it.
+    fn counts(self, mut frames: impl Iterator<Item = FrameView>) -> Option<FrameView> {
+        frames.find(|frame| {
+            record::at(frame.target.index).is_some_and(|record| Whole::around(record).any(|whole| whole == self))
+        })
+    }
+
+    /// What the clock reads, with the polls in progress as far as `cpu_ns` can read their threads' clocks. Never more than is true.
+    pub(crate) fn read(self, cpu_ns: impl Fn(&'static ThreadSlot) -> Option<u64>) -> u64 {
+        let mut sum_ns = 0u64;
+        for slot in thread::all_slots() {
+            // A few tries. Polls so short that one ends under our eyes each time hide little.
+            let used_ns = (0..4).find_map(|_| self.read_slot(slot, &cpu_ns)).unwrap_or_else(|| self.used_on(slot));
+            sum_ns = sum_ns.saturating_add(used_ns);
+        }
+        self.sum().report(self.reading(sum_ns))
+    }
+
+    /// `None`: a boundary fell in between.
+    fn read_slot(self, slot: &'static ThreadSlot, cpu_ns: impl Fn(&'static ThreadSlot) -> Option<u64>) -> Option<u64> {
+        let (used_ns, frame, version) =
+            slot.shown.read(|frames| (self.used_on(slot), self.counts(frames.iter()), frames.version()))?;
+        let progress_ns = match frame {
+            None => 0,
+            Some(frame) => cpu_ns(slot).map_or(0, |cpu_ns| cpu_ns.saturating_sub(frame.start.cpu_ns)),
+        };
+        slot.shown.is_still(version).then_some(used_ns + progress_ns)
+    }
+
+    /// What has been charged, and nothing else.
+    pub(crate) fn used_ns(self) -> u64 {
+        let sum_ns: u64 = thread::all_slots().map(|slot| self.used_on(slot)).sum();
+        sum_ns.saturating_sub(self.base_ns())
+    }
+
+    fn base_ns(self) -> u64 {
+        match self {
+            Whole::Group(id) => id.base_ns(),
+        }
+    }
+
+    /// [`read`](Self::read) for anybody but the tick.
+    pub(crate) fn now_ns(self) -> u64 {
+        self.read(|slot| slot.clock_source().remote_cpu_ns(slot))
+    }
+
+    /// For the owner of a slot, behind a charge: whether the clock has come to its next expiry.
+    pub(crate) fn look(self, slot: &ThreadSlot) -> bool {
+        match self {
+            Whole::Group(id) => {
+                let cell = slot.groups.cell(id);
+                cell.watch.is_on() && self.sum().horizon.look(cell.used_ns(), &cell.watch, &self)
+            }
+        }
+    }
+
+    /// The tick's quick check of a slot whose poll has used at most so much since it began: whether the clock may have come to
+    /// its next expiry.
+    pub(crate) fn is_suspect(self, slot: &ThreadSlot, bound_ns: u64) -> bool {
+        self.sum().horizon.next_ns() != NEVER
+            && match self {
+                Whole::Group(id) => slot
+                    .groups
+                    .view(id)
+                    .is_none_or(|(used_ns, watch)| watch.is_reached(used_ns.saturating_add(bound_ns))),
+            }
+    }
+
+    /// Every thread's next boundary is to look.
+    pub(crate) fn call_all(self) {
+        self.each(|cell| cell.watch.call());
+    }
+
+    /// Brings it about that what is due is delivered: supervisors are woken here, and for handlers a member is, unless one is at it.
+    /// For anybody but the tick and a member's boundary; holds no lock.
+    pub(crate) fn kick_if_due(self) {
+        let sum = self.sum();
+        if sum.horizon.next_ns() == NEVER {
+            return;
+        }
+        let now_ns = self.now_ns();
+        if now_ns < sum.horizon.next_ns() {
+            return;
+        }
+        if self.deliver_remote(now_ns) {
+            self.call_all();
+            self.wake_member();
+        }
+    }
+
+    /// Wakes the supervisors whose time has come. Returns whether there is something for a handler, and nobody at it.
+    pub(crate) fn deliver_remote(self, now_ns: u64) -> bool {
+        let mut wakers = Vec::new();
+        let more = self.sum().deliver_remote(now_ns, &mut wakers);
+        for waker in wakers {
+            panics::contain(|| waker.wake());
+        }
+        more
+    }
+
+    /// Posts on a member that the clock's expiries wait for a boundary: on one that runs, or else on one that waits.
+    fn wake_member(self) {
+        let post = |target: Target| {
+            record::at(target.index).is_some_and(|record| record.post_and_wake_target(target, Kinds::EXPIRY))
+        };
+        let runs = |slot: &ThreadSlot| slot.shown.read(|frames| self.counts(frames.iter())).flatten();
+        if thread::all_slots().any(|slot| runs(slot).is_some_and(|frame| post(frame.target))) {
+            return;
+        }
+        match self {
+            // Seldom: something was armed for a time that is past, or a job of a task that has ended used the time up. So members
+            // are looked for, and not kept in a list that every spawn would have to change.
+            Whole::Group(id) => {
+                let is_member = |record: &Record| record.group().chain().any(|around| around == id);
+                let _ = record::all().filter(|record| is_member(record)).any(|record| post(record.target()));
+            }
+        }
+    }
+}
+
+impl Cells for Whole {
+    fn each(&self, mut see: impl FnMut(View<'_>)) {
+        for slot in thread::all_slots() {
+            // Acquire: the charges of a thread that is idle by now are seen.
+            let is_active = slot.inbox.active.load(Ordering::Acquire) != 0;
+            match *self {
+                Whole::Group(id) => {
+                    if let Some((used_ns, watch)) = slot.groups.view(id) {
+                        see(View { used_ns, watch, is_active });
+                    }
+                }
+            }
+        }
+    }
+
+    fn reading(&self, sum_ns: u64) -> u64 {
+        sum_ns.saturating_sub(self.base_ns()).max(self.sum().reported_ns())
+    }
+}
+
+/// Charges a slot's cells of a group and the groups around it, except those that `outer` accounts have charged or will. Returns
+/// whether anybody has to look.
+pub(crate) fn charge_groups<'a, I: Iterator<Item = &'a Record>>(
+    slot: &ThreadSlot,
+    group: GroupId,
+    ns: u64,
+    outer: impl Fn() -> I,
+) -> bool {
+    let mut on = false;
+    for id in group.chain() {
+        // What is around a group that is counted already is counted too.
+        if outer().any(|record| record.group().chain().any(|around| around == id)) {
+            break;
+        }
+        on |= slot.groups.cell(id).charge(ns);
+    }
+    on
+}
