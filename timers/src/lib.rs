@@ -39,6 +39,7 @@ mod host;
 mod limit;
 mod membarrier;
 mod meter;
+mod meter_clock;
 mod metered;
 #[cfg(all(test, loom))]
 mod models;
@@ -59,6 +60,7 @@ mod thread;
 mod tick;
 mod timer;
 mod timer_set;
+mod total;
 mod units;
 mod wake_queue;
 
@@ -71,6 +73,7 @@ pub use error::{CheckpointError, CpuLimitExceeded, Exited, LimitError, LimitKind
 pub use group::{DEFAULT_WEIGHT, Group, GroupBuilder, GroupClock, GroupError, GroupId};
 pub use limit::{CpuLimit, PollLimit};
 pub use meter::{DEFAULT_TICK_PERIOD, Meter, MeterBuilder, MeterMetrics};
+pub use meter_clock::MeterClock;
 pub use metered::{CpuTimeout, Metered, cpu_timeout, try_cpu_timeout};
 pub use offload::{Offload, OffloadRun};
 pub use poll_clock::PollClock;

@@ -9,11 +9,13 @@ use crate::clock::manual::ManualState;
 use crate::clock::{AccuracyClass, Clock, ClockSource, Stamp, fork};
 use crate::error::MeterError;
 use crate::gate::Gate;
+use crate::meter_clock::MeterClock;
 use crate::service::Service;
 use crate::sleeper::Sleeper;
 use crate::sync::{AtomicU64, Ordering};
 use crate::thread::{self, Lease, ThreadSlot};
 use crate::tick::TickReport;
+use crate::total::OwnTotal;
 use crate::units::nanos;
 
 /// The tick period unless told otherwise.
@@ -118,6 +120,8 @@ pub(crate) struct Inner {
     stop: AtomicBool,
     /// Of threads that have given their slot back.
     retired: Mutex<Books>,
+    /// For the clock of them all.
+    pub(crate) total: OwnTotal,
 }
 
 impl Inner {
@@ -137,17 +141,20 @@ impl Inner {
     }
 
     fn any_active(&self) -> bool {
-        self.own_slots().any(|slot| slot.inbox.active.load(Ordering::Relaxed) != 0)
+        self.own_slots().any(|slot| slot.inbox.active.load(Ordering::Acquire) != 0)
     }
 
     /// Takes over what a thread has used, as it gives its slot back.
     pub(crate) fn retire(&self, slot: &ThreadSlot, now: Stamp) {
         let mut retired = self.retired.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         retired.add(slot, now.cpu_ns);
+        let used_ns = slot.charged_ns.load(Ordering::Relaxed) + slot.runtime_ns.load(Ordering::Relaxed);
+        slot.inbox.meter_id.store(0, Ordering::Release);
+        self.total.id().retire(used_ns);
         for counter in [&slot.charged_ns, &slot.runtime_ns, &slot.late_completions] {
             counter.store(0, Ordering::Relaxed);
         }
-        slot.inbox.meter_id.store(0, Ordering::Release);
+        slot.inbox.total.store(0, Ordering::Relaxed);
     }
 
     fn run_tick(&self, sleeper: &Sleeper) {
@@ -159,8 +166,10 @@ impl Inner {
             if !self.gate.is_open() {
                 continue;
             }
+            // Asked before: what a thread charged before it became idle is looked at once more.
+            let active = self.any_active();
             self.tick();
-            if !self.any_active() {
+            if !active {
                 // Stopped before the gate closes: whoever opens it next starts the timer after this.
                 sleeper.stop();
                 if self.gate.close(|| self.any_active()) {
@@ -246,8 +255,10 @@ impl Meter {
     }
 
     pub(crate) fn manual(clock: &'static ManualState, slice: Duration) -> Meter {
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         let inner = Inner {
-            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            id,
+            total: OwnTotal::new(id),
             clock: Clock::Manual(clock),
             gate: Gate::new(),
             service: Service::default(),
@@ -276,6 +287,11 @@ impl Meter {
     /// The time between two ticks while anything polls.
     pub fn tick_period(&self) -> Duration {
         self.0.inner.period
+    }
+
+    /// The clock of all its threads together.
+    pub fn cpu_clock(&self) -> MeterClock {
+        MeterClock::of(self.0.inner.clone())
     }
 
     /// How exact the accounts are.
@@ -365,8 +381,10 @@ impl MeterBuilder {
             return Err(MeterError::TickPeriod { asked: self.tick_period, min: MIN_TICK_PERIOD, max: MAX_TICK_PERIOD });
         }
         let clock = Clock::system(self.clock)?;
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         let inner = Arc::new(Inner {
-            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            id,
+            total: OwnTotal::new(id),
             clock,
             gate: Gate::new(),
             service: Service::default(),
