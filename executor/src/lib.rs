@@ -86,8 +86,9 @@ mod yield_now;
 pub use stipend_timers::{
     self, AccuracyClass, Action, CheckpointError, ClockError, ClockSource, CpuClock, CpuLimit, CpuLimitExceeded,
     CpuSleep, CpuTimeout, CpuTimer, CpuTimerStream, Exited, Expiry, Group, GroupBuilder, GroupClock, GroupError,
-    GroupId, LimitError, LimitKind, Meter, MeterMetrics, Metered, PollClock, PollLimit, Setting, SleepError,
-    TimerBuilder, TimerError, Usage, checkpoint, cpu_timeout, current_clock, has_budget, test, try_cpu_timeout,
+    GroupId, LimitError, LimitKind, Meter, MeterClock, MeterMetrics, Metered, PollClock, PollLimit, Setting,
+    SleepError, TimerBuilder, TimerError, Usage, checkpoint, cpu_timeout, current_clock, has_budget, test,
+    try_cpu_timeout,
 };
 
 #[cfg(not(loom))]

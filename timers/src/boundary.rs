@@ -42,6 +42,7 @@ use crate::sum::{Whole, charge_groups};
 use crate::sync::Ordering;
 use crate::thread::ThreadSlot;
 use crate::timer_set::{Action, Due, Expiry, Handler, TimerSet};
+use crate::total::TotalId;
 use crate::wake_queue::Kinds;
 
 /// How many expiries one pass runs at most.
@@ -374,8 +375,13 @@ impl<'a> Run<'a> {
             || self.is_any_whole_due()
     }
 
+    /// The clocks that the account is a part of, here.
+    fn wholes(&self) -> impl Iterator<Item = Whole> + use<> {
+        Whole::around(self.record).chain(TotalId::of(self.slot).map(Whole::Meter))
+    }
+
     fn is_any_whole_due(&self) -> bool {
-        Whole::around(self.record).any(|whole| whole.sum().waits_for_expiry(&whole))
+        self.wholes().any(|whole| whole.sum().waits_for_expiry(&whole))
     }
 
     fn next_timer_ns(&self) -> u64 {
@@ -411,12 +417,12 @@ impl<'a> Run<'a> {
 
     /// The same for the clocks that the account is a part of.
     fn deliver_of_wholes(&mut self, left: &mut usize, completed: bool) -> Control {
-        if self.record.own.charges.load(Ordering::Relaxed) == 0 {
+        if !self.is_any_whole_due() {
             return Control::Proceed;
         }
-        // Alive as long as this: handlers run on their behalf.
+        // Alive as long as this: handlers run on their behalf. (The meter is the thread's.)
         let _group = self.record.cold.lock().group.clone();
-        for whole in Whole::around(self.record) {
+        for whole in self.wholes() {
             while *left > 0 && whole.sum().horizon.is_due(&whole) && whole.sum().begin() {
                 let control = self.deliver(Source::Whole(whole), left, completed);
                 let more = whole.sum().end(&whole);

@@ -2,8 +2,11 @@
 //!
 //! Timers, sleeps and streams are the same on every clock; what differs is here.
 
+use std::sync::Arc;
+
 use crate::cpu_clock::CpuClock;
 use crate::group::Group;
+use crate::meter::Inner;
 use crate::poll_timers::{self, PollTimers};
 use crate::record::{Cold, Record};
 use crate::sum::Whole;
@@ -19,6 +22,8 @@ pub(crate) enum Host {
     Poll(CpuClock),
     /// A group's.
     Group(Group),
+    /// That of all a meter's threads.
+    Meter(Arc<Inner>),
 }
 
 impl Host {
@@ -28,6 +33,7 @@ impl Host {
             Host::Task(clock) => clock.now_ns(),
             Host::Poll(clock) => poll_timers::in_progress(clock.record()).map_or(0, |poll| poll.ns),
             Host::Group(group) => Whole::Group(group.id()).now_ns(),
+            Host::Meter(meter) => Whole::Meter(meter.total.id()).now_ns(),
         }
     }
 
@@ -36,7 +42,7 @@ impl Host {
         match self {
             Host::Task(clock) | Host::Poll(clock) => clock.has_ended(),
             // It lives as long as anybody has a handle.
-            Host::Group(_) => false,
+            Host::Group(_) | Host::Meter(_) => false,
         }
     }
 
@@ -56,11 +62,8 @@ impl Host {
                     change(&mut timers.set, now_ns)
                 })
             }
-            Host::Group(group) => {
-                let whole = Whole::Group(group.id());
-                let now_ns = whole.now_ns();
-                Some(whole.sum().change(&whole, |timers| change(timers, now_ns)))
-            }
+            Host::Group(group) => Some(on_whole(Whole::Group(group.id()), change)),
+            Host::Meter(meter) => Some(on_whole(Whole::Meter(meter.total.id()), change)),
         }
     }
 
@@ -71,6 +74,7 @@ impl Host {
             // A poll that goes on ends; one that is over was not meant.
             Host::Poll(_) => {}
             Host::Group(group) => Whole::Group(group.id()).kick_if_due(),
+            Host::Meter(meter) => Whole::Meter(meter.total.id()).kick_if_due(),
         }
     }
 
@@ -84,7 +88,7 @@ impl Host {
                 })
             }
             // Others may use it up.
-            Host::Group(_) => false,
+            Host::Group(_) | Host::Meter(_) => false,
         }
     }
 }
@@ -110,6 +114,11 @@ fn on_record<R>(record: &Record, change: impl FnOnce(&mut Timers) -> R) -> Optio
     let result = change(timers(&mut cold));
     record.refresh(&cold);
     Some(result)
+}
+
+fn on_whole<R>(whole: Whole, change: impl FnOnce(&mut TimerSet, u64) -> R) -> R {
+    let now_ns = whole.now_ns();
+    whole.sum().change(&whole, |timers| change(timers, now_ns))
 }
 
 fn timers(cold: &mut Cold) -> &mut Timers {

@@ -41,6 +41,7 @@ mod lateness;
 mod limit;
 mod membarrier;
 mod meter;
+mod meter_clock;
 mod metered;
 #[cfg(all(test, loom))]
 mod models;
@@ -61,6 +62,7 @@ mod thread;
 mod tick;
 mod timer;
 mod timer_set;
+mod total;
 mod units;
 mod wake_queue;
 
@@ -74,6 +76,7 @@ pub use group::{DEFAULT_WEIGHT, Group, GroupBuilder, GroupClock, GroupError, Gro
 pub use histogram::Distribution;
 pub use limit::{CpuLimit, PollLimit};
 pub use meter::{DEFAULT_TICK_PERIOD, Meter, MeterBuilder, MeterMetrics};
+pub use meter_clock::MeterClock;
 pub use metered::{CpuTimeout, Metered, cpu_timeout, try_cpu_timeout};
 pub use offload::{Offload, OffloadRun};
 pub use poll_clock::PollClock;

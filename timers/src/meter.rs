@@ -11,11 +11,13 @@ use crate::error::MeterError;
 use crate::gate::Gate;
 use crate::histogram::{Distribution, Histogram};
 use crate::lateness::Lateness;
+use crate::meter_clock::MeterClock;
 use crate::service::Service;
 use crate::sleeper::Sleeper;
 use crate::sync::{AtomicU64, Ordering};
 use crate::thread::{self, Lease, ThreadSlot};
 use crate::tick::TickReport;
+use crate::total::OwnTotal;
 use crate::units::nanos;
 
 /// The tick period unless told otherwise: 5 ms.
@@ -169,6 +171,8 @@ pub(crate) struct Inner {
     often: AtomicBool,
     /// Of threads that have given their slot back.
     retired: Mutex<Books>,
+    /// For the clock of them all.
+    pub(crate) total: OwnTotal,
 }
 
 impl Inner {
@@ -192,8 +196,8 @@ impl Inner {
         sleeper.start(self.period);
     }
 
-    /// Stops the timer after every thread was found idle, and starts it again if one is not any more.
-    fn stop_timer(&self, sleeper: &Sleeper) {
+    /// Stops the timer after every thread was found idle, and starts it again if that was not right, by a second look.
+    fn stop_timer(&self, sleeper: &Sleeper, look: impl FnOnce() -> bool) {
         // Stopped before the gate closes: whoever opens it next starts the timer after this. Two that stop it at a time do no harm:
         // each looks again after its own stop.
         sleeper.stop();
@@ -203,7 +207,7 @@ impl Inner {
             sleeper.interrupt();
             return;
         }
-        if self.gate.close(|| self.any_active()) {
+        if self.gate.close(look) {
             self.start_timer(sleeper);
         }
     }
@@ -217,13 +221,19 @@ impl Inner {
         }
     }
 
+    /// Whether a timer on the clock of all threads is armed: then the tick looks once more behind their last charge.
+    fn watches_total(&self) -> bool {
+        self.total.id().sum().horizon.next_ns() != crate::record::NEVER
+    }
+
     #[cold]
     fn rest_now(&self) {
         if let Some(sleeper) = &self.sleeper
             && !self.any_active()
+            && !self.watches_total()
             && !fork::is_child()
         {
-            self.stop_timer(sleeper);
+            self.stop_timer(sleeper, || self.any_active() || self.watches_total());
         }
     }
 
@@ -232,17 +242,20 @@ impl Inner {
     }
 
     fn any_active(&self) -> bool {
-        self.own_slots().any(|slot| slot.inbox.active.load(Ordering::Relaxed) != 0)
+        self.own_slots().any(|slot| slot.inbox.active.load(Ordering::Acquire) != 0)
     }
 
     /// Takes over what a thread has used, as it gives its slot back.
     pub(crate) fn retire(&self, slot: &ThreadSlot, now: Stamp) {
         let mut retired = self.retired.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         retired.add(slot, now.cpu_ns);
+        let used_ns = slot.charged_ns.load(Ordering::Relaxed) + slot.runtime_ns.load(Ordering::Relaxed);
+        slot.inbox.meter_id.store(0, Ordering::Release);
+        self.total.id().retire(used_ns);
         for counter in [&slot.charged_ns, &slot.runtime_ns, &slot.late_completions] {
             counter.store(0, Ordering::Relaxed);
         }
-        slot.inbox.meter_id.store(0, Ordering::Release);
+        slot.inbox.total.store(0, Ordering::Relaxed);
     }
 
     fn run_tick(&self, sleeper: &Sleeper) {
@@ -257,9 +270,11 @@ impl Inner {
                 continue;
             }
             self.lateness.came(fast::monotonic_ns(), nanos(self.period));
+            // Asked before: what a thread charged before it became idle is looked at once more.
+            let active = self.any_active();
             self.tick();
-            if !self.any_active() {
-                self.stop_timer(sleeper);
+            if !active {
+                self.stop_timer(sleeper, || self.any_active());
             }
         }
     }
@@ -340,8 +355,10 @@ impl Meter {
     }
 
     pub(crate) fn manual(clock: &'static ManualState, slice: Duration) -> Meter {
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         let inner = Inner {
-            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            id,
+            total: OwnTotal::new(id),
             clock: Clock::Manual(clock),
             gate: Gate::new(),
             service: Service::default(),
@@ -373,6 +390,11 @@ impl Meter {
     /// The time between two ticks while anything polls.
     pub fn tick_period(&self) -> Duration {
         self.0.inner.period
+    }
+
+    /// The clock of all its threads together.
+    pub fn cpu_clock(&self) -> MeterClock {
+        MeterClock::of(self.0.inner.clone())
     }
 
     /// How exact the accounts are.
@@ -475,8 +497,10 @@ impl MeterBuilder {
             return Err(MeterError::TickPeriod { asked: self.tick_period, min: MIN_TICK_PERIOD, max: MAX_TICK_PERIOD });
         }
         let clock = Clock::system(self.clock)?;
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         let inner = Arc::new(Inner {
-            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            id,
+            total: OwnTotal::new(id),
             clock,
             gate: Gate::new(),
             service: Service::default(),

@@ -74,6 +74,9 @@ impl Service {
 impl Inner {
     /// Serves every request that waits.
     pub(crate) fn serve(&self) {
+        if self.total.id().take_asked() {
+            Whole::Meter(self.total.id()).kick_if_nothing_runs();
+        }
         for slot in thread::all_slots() {
             if slot.inbox.meter_id.load(Ordering::Acquire) != self.id {
                 continue;

@@ -44,6 +44,9 @@ pub(crate) struct Target {
 }
 
 impl Target {
+    /// No record has that many before it.
+    const NONE: Self = Self { index: u32::MAX, generation: 0 };
+
     pub(crate) fn pack(self) -> u64 {
         u64::from(self.generation) << 32 | u64::from(self.index)
     }
@@ -174,9 +177,14 @@ impl Slot {
         })
     }
 
+    /// The outermost account shown, or if there is none the one that was shown last since the slot was leased.
+    pub(crate) fn last_target(&self) -> Target {
+        Target::unpack(self.frames[0].target.load(Ordering::Relaxed))
+    }
+
     /// Leaves every frame: for a thread that gives the slot back.
     pub(crate) fn clear(&self) {
-        self.pop(0, || ());
+        self.pop(0, || self.frames[0].target.store(Target::NONE.pack(), Ordering::Relaxed));
     }
 
     /// A frame as its own thread sees it.

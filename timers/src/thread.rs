@@ -67,6 +67,8 @@ pub(crate) struct Inbox {
     pub(crate) active: AtomicU32,
     /// Which meter's thread this is now; zero is none.
     pub(crate) meter_id: AtomicU64,
+    /// The number of that meter's clock; zero is none. Written by the lease holder.
+    pub(crate) total: AtomicU32,
     /// Set by the tick while a poll is past its slice; taken by the service thread.
     pub(crate) overdue: AtomicU32,
     /// What the service thread does about it. Never locked by the tick.
@@ -94,6 +96,7 @@ impl ThreadSlot {
                 jobs: AtomicU32::new(0),
                 active: AtomicU32::new(0),
                 meter_id: AtomicU64::new(0),
+                total: AtomicU32::new(0),
                 overdue: AtomicU32::new(0),
                 on_overdue: Mutex::new(None),
                 clock: Mutex::new(Clock::System(Detector::EveryStamp)),
@@ -220,6 +223,7 @@ impl Lease {
         slot.inbox.active.store(0, Ordering::Relaxed);
         let keep = clock.attach(slot);
         slot.leased_at_ns.store(clock.stamp(slot).cpu_ns, Ordering::Relaxed);
+        meter.total.id().join(slot);
         // Release: a tick that sees its meter's number here sees the slot made ready.
         slot.inbox.meter_id.store(meter.id, Ordering::Release);
         let before = CURRENT.replace(Some(Current { slot, clock })).map(|current| (current.slot, current.clock));

@@ -56,12 +56,50 @@ impl Inner {
                 self.look_at(slot, now, &mut report);
             }
         }
+        self.check_total(now, &mut report);
         self.metrics.add(&report, self.clock.fast_ns_between(now, self.clock.fast()));
         // Also for one that was not taken yet: the thread may have missed the call.
         if report.handed_over + report.still_waiting > 0 {
             self.service.notify();
         }
         report
+    }
+
+    /// Whether the clock of all threads has come to its next expiry. If so every poll in progress is told to end, so that the
+    /// first boundary delivers.
+    fn check_total(&self, now: u64, report: &mut TickReport) {
+        let whole = Whole::Meter(self.total.id());
+        let next_ns = whole.sum().horizon.next_ns();
+        if next_ns == record::NEVER {
+            return;
+        }
+        let outermost = |slot: &ThreadSlot| slot.shown.read(|frames| frames.iter().next()).flatten();
+        // Each thread's wall time since its last boundary, which is not shorter than its CPU time.
+        let bound_ns =
+            |slot: &ThreadSlot| outermost(slot).map_or(0, |frame| self.clock.fast_ns_between(frame.start.fast, now));
+        let slots = || thread::all_slots().filter(|slot| slot.inbox.meter_id.load(Ordering::Acquire) == self.id);
+        let bounds_ns = slots().map(bound_ns).fold(0, u64::saturating_add);
+        if whole.used_ns().saturating_add(bounds_ns) < next_ns {
+            return;
+        }
+        report.suspects += 1;
+        if whole.read(|slot| self.clock.remote_cpu_ns(slot)) < next_ns {
+            return;
+        }
+        report.confirmed += 1;
+        for slot in slots() {
+            if let Some(frame) = outermost(slot)
+                && frame.section != Section::Offloaded
+                && let Some(record) = record::at(frame.target.index)
+            {
+                self.post(slot, Seen { frame, record, total_ns: 0 }, Kinds::TICK, report);
+            }
+        }
+        if self.total.id().ask() {
+            report.handed_over += 1;
+        } else {
+            report.still_waiting += 1;
+        }
     }
 
     fn look_at(&self, slot: &'static ThreadSlot, now: u64, report: &mut TickReport) {

@@ -115,6 +115,12 @@ impl Handle {
         Metrics::of(&self.shared)
     }
 
+    /// The clock of all CPU time that the runtime's threads use: for its tasks and their blocking jobs, and for itself.
+    #[must_use]
+    pub fn cpu_clock(&self) -> stipend_timers::MeterClock {
+        self.meter().cpu_clock()
+    }
+
     /// The runtime's meter.
     #[must_use]
     pub fn meter(&self) -> &stipend_timers::Meter {

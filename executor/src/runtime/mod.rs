@@ -38,7 +38,7 @@ use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use std::thread::JoinHandle as ThreadHandle;
 use std::time::{Duration, Instant};
 
-use stipend_timers::AccuracyClass;
+use stipend_timers::{AccuracyClass, MeterClock};
 
 use crate::task::{self, JoinHandle, TaskSnapshot};
 
@@ -82,6 +82,24 @@ impl Runtime {
     #[must_use]
     pub fn accuracy(&self) -> AccuracyClass {
         self.handle.meter().accuracy()
+    }
+
+    /// The clock of all CPU time that its threads use: for tasks and their blocking jobs, and for the runtime itself.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use stipend::runtime::Runtime;
+    ///
+    /// let runtime = Runtime::new()?;
+    /// let clock = runtime.cpu_clock();
+    /// let before = clock.now();
+    /// runtime.block_on(async { (0..100_000).map(std::hint::black_box).sum::<u64>() });
+    /// assert!(clock.now() > before);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[must_use]
+    pub fn cpu_clock(&self) -> MeterClock {
+        self.handle.cpu_clock()
     }
 
     /// Makes this the thread's runtime until the guard is dropped; see [`Handle::enter`].

@@ -5,9 +5,10 @@ use super::horizon::{Cells, View};
 use crate::group::GroupId;
 use crate::panics;
 use crate::record::{self, NEVER, Record};
-use crate::slot::{FrameView, Target};
+use crate::slot::{FrameView, Section, Target};
 use crate::sync::Ordering;
 use crate::thread::{self, ThreadSlot};
+use crate::total::TotalId;
 use crate::wake_queue::Kinds;
 
 /// A clock that many threads add to. Who uses one sees to it that it lives, or that it does no harm if another has its place.
@@ -15,6 +16,8 @@ use crate::wake_queue::Kinds;
 pub(crate) enum Whole {
     /// A group's.
     Group(GroupId),
+    /// That of all a meter's threads.
+    Meter(TotalId),
 }
 
 impl Whole {
@@ -26,6 +29,7 @@ impl Whole {
     pub(crate) fn sum(self) -> &'static Sum {
         match self {
             Whole::Group(id) => id.sum(),
+            Whole::Meter(id) => id.sum(),
         }
     }
 
@@ -33,11 +37,18 @@ impl Whole {
     fn used_on(self, slot: &ThreadSlot) -> u64 {
         match self {
             Whole::Group(id) => slot.groups.used_ns(id),
+            Whole::Meter(id) if id.has(slot) => {
+                slot.charged_ns.load(Ordering::Relaxed) + slot.runtime_ns.load(Ordering::Relaxed)
+            }
+            Whole::Meter(_) => 0,
         }
     }
 
     /// The frame on a slot whose time is this clock's: the outermost one, as what is inside it is counted with it.
-    fn counts(self, mut frames: impl Iterator<Item = FrameView>) -> Option<FrameView> {
+    fn counts(self, slot: &ThreadSlot, mut frames: impl Iterator<Item = FrameView>) -> Option<FrameView> {
+        if let Whole::Meter(id) = self {
+            return if id.has(slot) { frames.next() } else { None };
+        }
         frames.find(|frame| {
             record::at(frame.target.index).is_some_and(|record| Whole::around(record).any(|whole| whole == self))
         })
@@ -45,7 +56,7 @@ impl Whole {
 
     /// What the clock reads, with the polls in progress as far as `cpu_ns` can read their threads' clocks. Never more than is true.
     pub(crate) fn read(self, cpu_ns: impl Fn(&'static ThreadSlot) -> Option<u64>) -> u64 {
-        let mut sum_ns = 0u64;
+        let mut sum_ns = self.settled_ns();
         for slot in thread::all_slots() {
             // A few tries. Polls so short that one ends under our eyes each time hide little.
             let used_ns = (0..4).find_map(|_| self.read_slot(slot, &cpu_ns)).unwrap_or_else(|| self.used_on(slot));
@@ -57,7 +68,7 @@ impl Whole {
     /// `None`: a boundary fell in between.
     fn read_slot(self, slot: &'static ThreadSlot, cpu_ns: impl Fn(&'static ThreadSlot) -> Option<u64>) -> Option<u64> {
         let (used_ns, frame, version) =
-            slot.shown.read(|frames| (self.used_on(slot), self.counts(frames.iter()), frames.version()))?;
+            slot.shown.read(|frames| (self.used_on(slot), self.counts(slot, frames.iter()), frames.version()))?;
         let progress_ns = match frame {
             None => 0,
             Some(frame) => cpu_ns(slot).map_or(0, |cpu_ns| cpu_ns.saturating_sub(frame.start.cpu_ns)),
@@ -67,13 +78,22 @@ impl Whole {
 
     /// What has been charged, and nothing else.
     pub(crate) fn used_ns(self) -> u64 {
-        let sum_ns: u64 = thread::all_slots().map(|slot| self.used_on(slot)).sum();
+        let sum_ns = self.settled_ns() + thread::all_slots().map(|slot| self.used_on(slot)).sum::<u64>();
         sum_ns.saturating_sub(self.base_ns())
     }
 
     fn base_ns(self) -> u64 {
         match self {
             Whole::Group(id) => id.base_ns(),
+            Whole::Meter(_) => 0,
+        }
+    }
+
+    /// What is in no slot any more. To be read before the slots are.
+    fn settled_ns(self) -> u64 {
+        match self {
+            Whole::Group(_) => 0,
+            Whole::Meter(id) => id.retired_ns(),
         }
     }
 
@@ -89,6 +109,8 @@ impl Whole {
                 let cell = slot.groups.cell(id);
                 cell.watch.is_on() && self.sum().horizon.look(cell.used_ns(), &cell.watch, &self)
             }
+            // The tick looks.
+            Whole::Meter(_) => false,
         }
     }
 
@@ -101,6 +123,7 @@ impl Whole {
                     .groups
                     .view(id)
                     .is_none_or(|(used_ns, watch)| watch.is_reached(used_ns.saturating_add(bound_ns))),
+                Whole::Meter(_) => true,
             }
     }
 
@@ -112,18 +135,30 @@ impl Whole {
     /// Brings it about that what is due is delivered: supervisors are woken here, and for handlers a member is, unless one is at it.
     /// For anybody but the tick and a member's boundary; holds no lock.
     pub(crate) fn kick_if_due(self) {
+        self.kick_unless(|| false);
+    }
+
+    /// The same for what the tick has posted on every poll in progress.
+    pub(crate) fn kick_if_nothing_runs(self) {
+        let polls = |frame: FrameView| frame.section != Section::Offloaded;
+        self.kick_unless(|| thread::all_slots().any(|slot| self.runs(slot).is_some_and(polls)));
+    }
+
+    fn kick_unless(self, is_posted: impl FnOnce() -> bool) {
         let sum = self.sum();
         if sum.horizon.next_ns() == NEVER {
             return;
         }
         let now_ns = self.now_ns();
-        if now_ns < sum.horizon.next_ns() {
-            return;
-        }
-        if self.deliver_remote(now_ns) {
+        if now_ns >= sum.horizon.next_ns() && self.deliver_remote(now_ns) && !is_posted() {
             self.call_all();
             self.wake_member();
         }
+    }
+
+    /// What this slot runs of it.
+    fn runs(self, slot: &ThreadSlot) -> Option<FrameView> {
+        slot.shown.read(|frames| self.counts(slot, frames.iter())).flatten()
     }
 
     /// Wakes the supervisors whose time has come. Returns whether there is something for a handler, and nobody at it.
@@ -141,8 +176,7 @@ impl Whole {
         let post = |target: Target| {
             record::at(target.index).is_some_and(|record| record.post_and_wake_target(target, Kinds::EXPIRY))
         };
-        let runs = |slot: &ThreadSlot| slot.shown.read(|frames| self.counts(frames.iter())).flatten();
-        if thread::all_slots().any(|slot| runs(slot).is_some_and(|frame| post(frame.target))) {
+        if thread::all_slots().any(|slot| self.runs(slot).is_some_and(|frame| post(frame.target))) {
             return;
         }
         match self {
@@ -151,6 +185,10 @@ impl Whole {
             Whole::Group(id) => {
                 let is_member = |record: &Record| record.group().chain().any(|around| around == id);
                 let _ = record::all().filter(|record| is_member(record)).any(|record| post(record.target()));
+            }
+            Whole::Meter(id) => {
+                // Whatever ran there last is of that meter's, if it lives.
+                let _ = id.slots().any(|slot| post(slot.shown.last_target()));
             }
         }
     }
@@ -167,12 +205,18 @@ impl Cells for Whole {
                         see(View { used_ns, watch, is_active });
                     }
                 }
+                // No poll looks, so nobody watches.
+                Whole::Meter(_) => {}
             }
         }
     }
 
     fn reading(&self, sum_ns: u64) -> u64 {
         sum_ns.saturating_sub(self.base_ns()).max(self.sum().reported_ns())
+    }
+
+    fn charged_ns(&self) -> u64 {
+        self.used_ns().max(self.sum().reported_ns())
     }
 }
 

@@ -1,0 +1,89 @@
+//! The CPU clock of all that a meter looks after.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::host::Host;
+use crate::meter::Inner;
+use crate::sleep::CpuSleep;
+use crate::timer::TimerBuilder;
+use crate::units::nanos;
+
+/// All CPU time of a [`Meter`](crate::Meter)'s threads, a runtime's say: what was charged to accounts, and what the runtime used itself
+/// (searching, polling the reactor, parking). From [`Meter::cpu_clock`](crate::Meter::cpu_clock).
+///
+/// # Timers
+/// They are the same as on a task's clock. A *handler* runs at a poll boundary on one of the meter's threads, on the account of whatever
+/// was polled there; if nothing is being polled, what ran last is woken for it, and if all that has ended, it waits for what runs
+/// next. *Streams and sleeps* are told by the service thread, also while no poll ends.
+///
+/// A timer is never early. It is found by the tick, so it is late by at most a tick's period and the polls in progress, and costs no poll
+/// anything.
+///
+/// The clock can be read after the meter has stopped, but nothing fires then.
+///
+/// ```
+/// use std::time::Duration;
+/// use futures::executor::block_on;
+/// use stipend_timers::Metered;
+/// use stipend_timers::test::Manual;
+///
+/// let ms = Duration::from_millis;
+/// let manual = Manual::new();
+/// let _lease = manual.meter().attach();
+/// let clock = manual.meter().cpu_clock();
+///
+/// for used in [20, 30] {
+///     block_on(Metered::new(async { manual.advance(ms(used)) })).unwrap();
+/// }
+/// assert_eq!(clock.now(), ms(50));
+/// ```
+#[derive(Clone, Debug)]
+pub struct MeterClock {
+    meter: Arc<Inner>,
+}
+
+impl MeterClock {
+    pub(crate) fn of(meter: Arc<Inner>) -> Self {
+        Self { meter }
+    }
+
+    fn host(&self) -> Host {
+        Host::Meter(self.meter.clone())
+    }
+
+    /// The CPU time used so far, the polls in progress included. Never goes back.
+    ///
+    /// Costs a few loads for each thread, and a system call for each that is in a poll.
+    pub fn now(&self) -> Duration {
+        Duration::from_nanos(self.host().now_ns())
+    }
+
+    /// The smallest step of the clock.
+    pub fn resolution(&self) -> Duration {
+        Duration::from_nanos(1)
+    }
+
+    /// A new timer on this clock.
+    pub fn timer(&self) -> TimerBuilder {
+        TimerBuilder::new(self.host())
+    }
+
+    /// Waits until the threads have used this much more CPU time, even if no poll returns.
+    ///
+    /// # Cancel safety
+    /// Dropping the future releases it; nothing is lost.
+    pub fn sleep(&self, duration: Duration) -> CpuSleep {
+        let host = self.host();
+        let at_ns = host.now_ns().saturating_add(nanos(duration));
+        CpuSleep::new(host, at_ns)
+    }
+
+    /// Waits until the clock reads `at`. A time in the past is over at once. See [`sleep`](Self::sleep).
+    ///
+    /// # Cancel safety
+    /// As for [`sleep`](Self::sleep).
+    pub fn sleep_until(&self, at: Duration) -> CpuSleep {
+        CpuSleep::new(self.host(), nanos(at))
+    }
+}
