@@ -3,6 +3,7 @@
 //! A child ends with its parent, however that ends: it holds the reading end of a pipe, and leaves when that closes.
 
 use std::io::{self, Read};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 const ROLE: &str = "--child";
@@ -29,6 +30,21 @@ pub fn serve(roles: &[Role]) {
     std::process::exit(1);
 }
 
+/// The program that a child is.
+///
+/// # Panics
+/// If the system does not say.
+#[must_use]
+pub fn program() -> PathBuf {
+    std::env::current_exe().expect("the bench knows where it lies")
+}
+
+/// What its arguments begin with.
+#[must_use]
+pub fn arguments(role: &str) -> [&str; 2] {
+    [ROLE, role]
+}
+
 /// A running child; killed when dropped.
 #[derive(Debug)]
 pub struct Running(Child);
@@ -40,10 +56,8 @@ impl Running {
     /// If the system refuses a process.
     #[must_use]
     pub fn start(role: &str, arguments: &[&str]) -> Self {
-        let program = std::env::current_exe().expect("the bench knows where it lies");
-        let child = Command::new(program)
-            .arg(ROLE)
-            .arg(role)
+        let child = Command::new(program())
+            .args(self::arguments(role))
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

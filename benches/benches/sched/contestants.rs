@@ -8,6 +8,7 @@ use std::future::Future;
 use std::thread;
 
 use async_executor::StaticExecutor;
+use stipend::{Group, task};
 
 /// What the cases need.
 pub(crate) trait Contestant: Copy + Send + Sync + 'static {
@@ -22,12 +23,22 @@ pub(crate) trait Contestant: Copy + Send + Sync + 'static {
 }
 
 #[derive(Clone, Copy)]
-pub(crate) struct Stipend(&'static stipend::Runtime);
+pub(crate) struct Stipend {
+    runtime: &'static stipend::Runtime,
+    /// What comes from outside is of this group, and whatever it spawns with it.
+    group: Option<&'static Group>,
+}
 
 impl Stipend {
     pub(crate) fn new(workers: usize) -> Self {
         let runtime = stipend::Runtime::builder().worker_threads(workers).build().expect("a runtime can be built");
-        Self(Box::leak(Box::new(runtime)))
+        Self { runtime: Box::leak(Box::new(runtime)), group: None }
+    }
+
+    /// All of its tasks are in one group.
+    pub(crate) fn in_one_group(workers: usize) -> Self {
+        let group = Group::builder("all").build().expect("a group can be made");
+        Self { group: Some(Box::leak(Box::new(group))), ..Self::new(workers) }
     }
 }
 
@@ -37,7 +48,13 @@ impl Contestant for Stipend {
     }
 
     fn spawn_from_outside<F: Future<Output = ()> + Send + 'static>(self, future: F) {
-        drop(self.0.spawn(future));
+        match self.group {
+            None => drop(self.runtime.spawn(future)),
+            Some(group) => {
+                let task = task::Builder::new().group(group).spawn_on(self.runtime.handle(), future);
+                drop(task.expect("the runtime lives"));
+            }
+        }
     }
 
     fn yield_now(self) -> impl Future<Output = ()> + Send {

@@ -1,0 +1,228 @@
+//! How long a ready task waits: the bounds that the worker's module documentation gives, one by one.
+#![cfg(unix)]
+
+mod common;
+mod polls;
+
+use std::io::Write;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::thread;
+use std::time::Duration;
+
+use futures::AsyncReadExt;
+use polls::{Bell, Name, Scene, between, play};
+use stipend::net::UnixStream;
+use stipend::runtime::Handle;
+use stipend::time::sleep;
+use stipend::{Group, Runtime, yield_now};
+
+/// Noted when what the test is about begins.
+const READY: Name = ("ready", 0);
+const LAST: Name = ("last", 0);
+
+const fn us(n: u64) -> Duration {
+    Duration::from_micros(n)
+}
+
+/// No time at all: no turn is ever over.
+const SHORT: Duration = us(0);
+/// Longer than any turn.
+const LONG: Duration = us(50_000);
+
+/// How many polls of this length make a turn: the last one begins within it.
+fn polls_of_a_turn(poll: Duration) -> usize {
+    us(100).as_nanos().div_ceil(poll.as_nanos()) as usize
+}
+
+#[test]
+fn tasks_that_wake_each_other_let_the_queue_go_on() {
+    for others in [0, 1, 7, 60] {
+        for pairs in [1, 3] {
+            let polls = play(|scene| async move {
+                let mut bells: Vec<Bell> = (0..others).map(|number| scene.waits(("other", number))).collect();
+                bells.push(scene.waits(LAST));
+                bells.extend((0..pairs).map(|number| scene.pair(number)));
+                scene.until(|| scene.polls_of(("pong", pairs - 1)) > 0).await;
+                scene.note(READY);
+                bells.iter().for_each(Bell::ring);
+                // Now the others are in the queue, then the last one, then the pairs but one: that one is to run next.
+                scene.until(|| scene.polls_of(LAST) > 1).await;
+            });
+            let waited = between(&polls, READY, LAST).len();
+            assert!(waited <= 4 * others + 3, "behind {others} others it waited for {waited} polls");
+            assert!(waited >= 4 * others, "the pairs are not what they are meant to be: {waited} polls");
+        }
+    }
+}
+
+#[test]
+fn tasks_that_give_way_take_turns() {
+    for poll in [SHORT, us(7), us(40), LONG] {
+        let tasks = 50;
+        let polls = play(|scene| async move {
+            (0..tasks).for_each(|number| scene.saturate(("task", number), None, poll));
+            scene.polls(20 * tasks).await;
+        });
+        let mut counts = vec![0; tasks];
+        for (_, number) in polls.iter().filter(|(kind, _)| *kind == "task") {
+            counts[*number] += 1;
+            let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
+            assert!(most - least <= 1, "with polls of {poll:?}: {counts:?}");
+        }
+        assert!(counts.iter().all(|count| *count >= 19), "{counts:?}");
+    }
+}
+
+/// Spawns so many from a thread that is no worker, and returns when it has.
+fn spawn_from_outside(scene: &Scene, tasks: usize, poll: Duration) {
+    let (scene, handle) = (scene.clone(), Handle::current());
+    let spawn = move || {
+        for number in 0..tasks {
+            let spawned = scene.clone();
+            let future = async move { spawned.advance(poll) };
+            drop(handle.spawn(scene.noted(("injected", number), future)));
+        }
+    };
+    thread::spawn(spawn).join().expect("it spawns");
+}
+
+#[test]
+fn what_is_spawned_from_outside_goes_before_a_saturated_queue() {
+    for (poll, bound) in [(SHORT, 61), (us(30), polls_of_a_turn(us(30))), (LONG, 1)] {
+        let tasks = 20;
+        let polls = play(|scene| async move {
+            (0..10).for_each(|number| scene.saturate(("task", number), None, poll));
+            scene.until(|| scene.polls_of(("task", 0)) == 10).await;
+            scene.note(READY);
+            spawn_from_outside(&scene, tasks, poll);
+            scene.polls(bound * (tasks + 1)).await;
+        });
+        // The first waits for so many polls at most, each other one for so many from the one before it on.
+        let mut before = READY;
+        for number in 0..tasks {
+            let injected = ("injected", number);
+            let waited = between(&polls, before, injected).len() + usize::from(number > 0);
+            assert!(waited <= bound, "{poll:?}: {injected:?} waited for {waited} polls from {before:?} on");
+            before = injected;
+        }
+    }
+}
+
+#[test]
+fn a_long_poll_does_not_bring_those_that_it_wakes_before_the_queue() {
+    let polls = play(|scene| async move {
+        let (queued, woken) = (scene.waits(("queued", 0)), scene.waits(("woken", 0)));
+        scene.until(|| scene.polls_of(("woken", 0)) == 1).await;
+        scene.note(READY);
+        queued.ring();
+        // Who is woken next takes the place before the queue, and the next one again.
+        woken.ring();
+        scene.spawn(("spawned", 0), async {});
+        scene.advance(LONG);
+        scene.until(|| scene.polls_of(("spawned", 0)) == 1 && scene.polls_of(("woken", 0)) == 2).await;
+    });
+    assert_eq!(between(&polls, READY, ("queued", 0)), []);
+}
+
+#[test]
+fn of_long_polls_none_that_came_later_goes_first() {
+    for others in [0, 1, 7, 60] {
+        let polls = play(|scene| async move {
+            let mut bells = Vec::new();
+            for number in 0..others {
+                let (bell, own) = (Bell::default(), scene.clone());
+                bells.push(bell.clone());
+                scene.spawn(("other", number), async move {
+                    bell.heard().await;
+                    own.advance(LONG);
+                    own.spawn(("spawned", number), async {});
+                });
+            }
+            bells.extend([scene.waits(LAST), scene.waits(("woken", 0))]);
+            scene.until(|| scene.polls_of(("woken", 0)) == 1).await;
+            scene.note(READY);
+            bells.iter().for_each(Bell::ring);
+            scene.advance(LONG);
+            scene.until(|| scene.polls_of(LAST) == 2).await;
+        });
+        let waited = between(&polls, READY, LAST);
+        assert_eq!(waited.len(), others, "{waited:?}");
+    }
+}
+
+#[test]
+fn a_ready_socket_and_a_due_timer_are_seen_under_saturation() {
+    for poll in [us(1), us(30), LONG] {
+        let tasks = 10;
+        let polls = play(|scene| async move {
+            let (mut writer, reader) = StdUnixStream::pair().expect("a pair of sockets");
+            let mut reader = UnixStream::from_std(reader).expect("the reactor takes it");
+            scene.spawn(("reader", 0), async move {
+                reader.read_exact(&mut [0]).await.expect("it is written");
+            });
+            scene.spawn(("sleeper", 0), sleep(Duration::from_millis(10)));
+            (0..tasks).for_each(|number| scene.saturate(("task", number), None, poll));
+            scene.until(|| scene.polls_of(("task", 0)) == 10).await;
+            writer.write_all(&[1]).expect("the socket takes it");
+            // By the real time the timer is due then, by the manual one nothing has happened.
+            thread::sleep(Duration::from_millis(20));
+            scene.note(READY);
+            scene.until(|| scene.polls_of(("reader", 0)) == 2 && scene.polls_of(("sleeper", 0)) == 2).await;
+        });
+        for name in [("reader", 0), ("sleeper", 0)] {
+            let waited = between(&polls, READY, name).len();
+            // Then it stands in the queue, behind the tasks, the director and perhaps the other of the two.
+            let bound = polls_of_a_turn(poll) + 1 + tasks + 2;
+            assert!(waited <= bound, "{name:?}, {poll:?}: it waited for {waited} polls, {bound} are allowed");
+        }
+    }
+}
+
+#[test]
+fn by_the_real_clock_the_reactor_is_asked_once_a_turn_at_the_least() {
+    let runtime = Runtime::builder().worker_threads(1).build().expect("a runtime");
+    let handle = runtime.handle().clone();
+    let checks = runtime.spawn(async move {
+        for _ in 0..10 {
+            drop(stipend::spawn(async {
+                loop {
+                    yield_now().await;
+                }
+            }));
+        }
+        let so_far = || (handle.meter().metrics().charged, handle.metrics().reactor_checks);
+        let (from, checks_before) = so_far();
+        loop {
+            let (to, checks) = so_far();
+            if to - from >= Duration::from_millis(100) {
+                return (to - from, checks - checks_before);
+            }
+            // Reading the metrics takes longer than many polls.
+            for _ in 0..1_000 {
+                yield_now().await;
+            }
+        }
+    });
+    let (charged, checks) = common::block_on(checks).expect("it ends");
+    // Ten times the bound: what a busy machine takes from the worker in one piece may count as one long poll.
+    assert!(charged < us(1_000) * checks as u32, "{checks} checks in {charged:?}");
+}
+
+#[test]
+fn a_turn_is_over_at_the_first_boundary_behind_100_us() {
+    for poll in [us(7), us(30), us(100), LONG] {
+        let polls = play(|scene| async move {
+            let groups = ["a", "b"].map(|name| (name, Group::builder(name).build().expect("a group")));
+            for (name, group) in &groups {
+                (0..3).for_each(|number| scene.saturate((name, number), Some(group), poll));
+            }
+            scene.polls(500).await;
+        });
+        let turns: Vec<&[Name]> = polls[..500].chunk_by(|one, next| one.0 == next.0).collect();
+        // The first one is the director's, and the last one was going on.
+        for turn in &turns[1..turns.len() - 1] {
+            assert_eq!(turn.len(), polls_of_a_turn(poll), "{poll:?}: {turn:?}");
+        }
+        assert!(turns.len() > 20);
+    }
+}
