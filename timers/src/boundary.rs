@@ -97,7 +97,7 @@ enum Source {
 #[derive(Debug)]
 pub struct Run<'a> {
     slot: &'static ThreadSlot,
-    clock: Clock,
+    clock: &'a Clock,
     record: &'static Record,
     depth: u32,
     seq: u32,
@@ -110,7 +110,7 @@ pub struct Run<'a> {
 
 impl<'a> Run<'a> {
     #[inline(always)]
-    pub(crate) fn begin(slot: &'static ThreadSlot, clock: Clock, account: &'a Account, at: Stamp) -> Self {
+    pub(crate) fn begin(slot: &'static ThreadSlot, clock: &'a Clock, account: &'a Account, at: Stamp) -> Self {
         let record = account.record();
         let seq = record.next_seq();
         let depth =
@@ -210,13 +210,21 @@ impl<'a> Run<'a> {
         if self.shown {
             self.leave(self.at, 0);
         }
-        self.at
+        self.ended()
     }
 
     /// Ends the run now, with a fresh stamp: for whatever did more than a poll.
     pub fn end_now(mut self) -> Stamp {
         self.finish();
-        self.at
+        self.ended()
+    }
+
+    /// Nothing is left for the drop, which would have to find that out.
+    #[inline(always)]
+    fn ended(self) -> Stamp {
+        let at = self.at;
+        std::mem::forget(self);
+        at
     }
 
     fn finish(&mut self) {

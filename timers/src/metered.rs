@@ -83,7 +83,7 @@ impl<F: Future> Future for Metered<F> {
             }
             // Whatever way the poll ends, an idle foreign thread keeps no tick awake.
             let _idle = SetIdle(foreign.filter(|_| outermost));
-            let mut run = Run::begin(current.slot, current.clock, account, current.clock.stamp(current.slot));
+            let mut run = Run::begin(current.slot, &current.clock, account, current.clock.stamp(current.slot));
             let control = match run.before_poll() {
                 Control::Proceed => {
                     // A panic unwinds through `run`, which then ends: what was used is charged.
@@ -137,7 +137,7 @@ impl<F> PinnedDrop for Metered<F> {
         // The destructor's time belongs to the account too.
         let account = &*this.account;
         if let Some(current) = thread::current() {
-            let run = Run::begin(current.slot, current.clock, account, current.clock.stamp(current.slot));
+            let run = Run::begin(current.slot, &current.clock, account, current.clock.stamp(current.slot));
             this.inner.as_mut().set(None);
             run.end_now();
         }

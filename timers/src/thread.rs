@@ -279,7 +279,7 @@ impl Lease {
     /// Starts a run of `account` on this thread, billed from `at` on, and shows it to the tick.
     #[inline]
     pub fn begin<'a>(&'a self, account: &'a Account, at: Stamp) -> Run<'a> {
-        Run::begin(self.slot, self.clock, account, at)
+        Run::begin(self.slot, &self.clock, account, at)
     }
 
     /// Starts a blocking job, billed from `at` on to the accounts that `offload` captured.

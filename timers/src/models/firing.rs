@@ -90,7 +90,7 @@ impl Task {
 
     /// One poll that uses `used` nanoseconds, from the executor's first step to its last.
     fn poll(&self, used: u64) {
-        let mut run = Run::begin(self.slot, self.clock, &self.account, self.clock.stamp(self.slot));
+        let mut run = Run::begin(self.slot, &self.clock, &self.account, self.clock.stamp(self.slot));
         assert!(matches!(run.before_poll(), Control::Proceed));
         self.slot.advance_manual_cpu(used);
         assert!(matches!(run.after_poll(false), Control::Proceed));
