@@ -193,7 +193,7 @@ impl Account {
             let mut cold = self.record.cold.lock();
             self.record.set_charges(group.id());
             let old = cold.group.replace(group.clone());
-            self.record.refresh(&cold);
+            self.record.note_group();
             old
         };
         drop(old);

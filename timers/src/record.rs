@@ -75,6 +75,8 @@ const COLD_IN_USE: u32 = 1;
 const COLD_HAS_WAKER: u32 = 2;
 /// There are, or were, timers on the clock of the poll in progress.
 const COLD_HAS_POLL_TIMERS: u32 = 4;
+/// There is a group.
+const COLD_HAS_GROUP: u32 = 8;
 
 /// What is looked at only when something is armed, woken or ended.
 #[derive(Debug, Default)]
@@ -177,11 +179,18 @@ impl Record {
         counter.store(counter.load(Ordering::Relaxed).wrapping_add(ns), Ordering::Relaxed);
     }
 
-    /// Whether nobody but the owner has a handle, and nothing was ever put into `cold`: then nobody can come to wait for
+    /// Whether nobody but the owner has a handle, and nothing was ever put into `cold` but a group: then nobody can come to wait for
     /// anything here but by a new handle, whose making fences (see [`retain`](Self::retain)).
     #[inline]
     pub(crate) fn is_plain(&self) -> bool {
-        self.shared.refs.load(Ordering::Acquire) == 1 && self.shared.cold_state.load(Ordering::Relaxed) == 0
+        self.shared.refs.load(Ordering::Acquire) == 1
+            && self.shared.cold_state.load(Ordering::Relaxed) & !COLD_HAS_GROUP == 0
+    }
+
+    /// A group was put into `cold`, and nothing else; call it under the lock.
+    pub(crate) fn note_group(&self) {
+        let state = self.shared.cold_state.load(Ordering::Relaxed);
+        self.shared.cold_state.store(state | COLD_HAS_GROUP, Ordering::Relaxed);
     }
 
     /// Whether somebody else has a handle, or something is armed, and there is no waker yet to tell the task by.
@@ -201,7 +210,8 @@ impl Record {
         let has_waker = if cold.waker.is_some() { COLD_HAS_WAKER } else { 0 };
         let of_poll = cold.timers.as_ref().is_some_and(|timers| timers.poll.is_some());
         let of_poll = if of_poll { COLD_HAS_POLL_TIMERS } else { 0 };
-        self.shared.cold_state.store(COLD_IN_USE | has_waker | of_poll, Ordering::Relaxed);
+        let has_group = if cold.group.is_some() { COLD_HAS_GROUP } else { 0 };
+        self.shared.cold_state.store(COLD_IN_USE | has_waker | of_poll | has_group, Ordering::Relaxed);
         let (any, remote) = cold.timers.as_ref().map_or((NEVER, NEVER), |timers| timers.task.next_expiries());
         let any = any.min(self.shared.hard_ns.load(Ordering::Relaxed));
         self.shared.next_remote_ns.store(remote, Ordering::Relaxed);

@@ -59,10 +59,9 @@ mod imp {
     /// that want to run, the kernel (from 6.12 on) prefers the one whose slice ends first. It needs no privilege and takes no
     /// time from anybody. Older kernels ignore it; where it is refused, nothing changes.
     ///
-    /// In an experiment on Linux 6.18 (a timer of 5 ms, two processors, two threads that spin, 7,000 wake-ups each) the mean
-    /// lateness fell from 0.97 to 0.61 ms beside two busy processes and from 1.36 to 0.88 ms beside four; of nine in ten
-    /// wake-ups the latest from 3.9 to 2.0 ms. On the latest of a hundred, 8 to 12 ms, it had no effect that could be told from
-    /// noise. Timer slack (`PR_SET_TIMERSLACK`) is no such lever: a timerfd has none.
+    /// What it brings depends on the machine and on what runs beside: tried on two busy processors it took something off the mean
+    /// lateness, and nothing that could be told from noise off the latest of a hundred ticks, nor anything on idle ones. The bench
+    /// `tick` shows the lateness. Timer slack (`PR_SET_TIMERSLACK`) is no such lever: a timerfd has none.
     pub(crate) fn ask_for_short_slices() {
         let mut attr = SchedAttr { size: SIZE, ..SchedAttr::default() };
         // SAFETY: the kernel writes at most `SIZE` bytes to `attr`, which has as many.
