@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use stipend_timers::{Account, CancelReason, CpuClock, Lease, Offload, OffloadRun, Stamp};
 
 use crate::runtime::Shared;
-use crate::task::{Id, Joint, Run, Runnable, Schedule, TaskRef, Verdict, allocate};
+use crate::task::{Id, Joint, Reason, Run, Runnable, Schedule, TaskRef, Verdict, allocate};
 
 /// What the pool keeps for a job in the cell's header.
 pub(crate) struct JobCore {
@@ -47,7 +47,7 @@ impl JobCore {
 }
 
 impl Schedule for JobCore {
-    type Reason = CancelReason;
+    type Reason = Reason;
     /// None if nothing metered the run.
     type Stamp = Option<Stamp>;
     type Run<'a> = JobRun<'a>;
@@ -69,18 +69,18 @@ pub(crate) struct JobRun<'a> {
     metered: Option<(&'a Lease, OffloadRun<'a>)>,
 }
 
-impl Run<CancelReason> for JobRun<'_> {
+impl Run<Reason> for JobRun<'_> {
     type Stamp = Option<Stamp>;
 
-    fn before_poll(&mut self) -> Verdict<CancelReason> {
+    fn before_poll(&mut self) -> Verdict<Reason> {
         if self.metered.is_none() || self.core.cancelled.load(Ordering::Relaxed) {
-            Verdict::Cancel(CancelReason::Requested)
+            Verdict::Cancel(Box::new(CancelReason::Requested))
         } else {
             Verdict::Proceed
         }
     }
 
-    fn after_poll(&mut self, _completed: bool) -> Verdict<CancelReason> {
+    fn after_poll(&mut self, _completed: bool) -> Verdict<Reason> {
         Verdict::Proceed
     }
 

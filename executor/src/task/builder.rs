@@ -280,7 +280,7 @@ impl<T> Refused<T> {
     /// Ends it here and now.
     fn refuse(self) -> JoinHandle<T> {
         self.runnable.core().account().end();
-        self.runnable.refuse(CancelReason::Requested);
+        self.runnable.refuse(Box::new(CancelReason::Requested));
         JoinHandle::new(Joining::Task(self.joint))
     }
 

@@ -114,8 +114,11 @@ impl Home {
     }
 }
 
+/// Why a task was cancelled. In a box, as the task's cell has room for it from the beginning, and few need it.
+pub(crate) type Reason = Box<CancelReason>;
+
 impl Schedule for TaskCore {
-    type Reason = CancelReason;
+    type Reason = Reason;
     type Stamp = Stamp;
     type Run<'a> = Metered<'a>;
 
@@ -169,16 +172,16 @@ pub(crate) struct Metered<'a> {
     pub(crate) ended: &'a Counter,
 }
 
-impl Run<CancelReason> for Metered<'_> {
+impl Run<Reason> for Metered<'_> {
     type Stamp = Stamp;
 
     #[inline]
-    fn before_poll(&mut self) -> Verdict<CancelReason> {
+    fn before_poll(&mut self) -> Verdict<Reason> {
         self.run.before_poll().into()
     }
 
     #[inline]
-    fn after_poll(&mut self, completed: bool) -> Verdict<CancelReason> {
+    fn after_poll(&mut self, completed: bool) -> Verdict<Reason> {
         self.run.after_poll(completed).into()
     }
 
@@ -196,25 +199,27 @@ impl Run<CancelReason> for Metered<'_> {
     }
 }
 
-impl From<Control> for Verdict<CancelReason> {
+impl From<Control> for Verdict<Reason> {
     #[inline]
     fn from(control: Control) -> Self {
         match control {
             Control::Proceed => Self::Proceed,
-            Control::Cancel(reason) => Self::Cancel(reason),
+            Control::Cancel(reason) => Self::Cancel(Box::new(reason)),
         }
     }
 }
 
 /// What the joiner is told.
-pub(super) fn join_result<T>(end: End<T, CancelReason>) -> Result<T, JoinError> {
+pub(super) fn join_result<T>(end: End<T, Reason>) -> Result<T, JoinError> {
     match end {
         End::Returned(value) => Ok(value),
         End::Panicked(payload) => Err(JoinError::panicked(payload)),
-        End::Cancelled(CancelReason::CpuLimit(exceeded)) => Err(JoinError::CpuLimitExceeded(exceeded)),
-        End::Cancelled(CancelReason::HandlerPanicked(payload)) => Err(JoinError::panicked(payload)),
-        // `Requested`, and what may be added to the reasons later.
-        End::Cancelled(_) => Err(JoinError::Cancelled),
+        End::Cancelled(reason) => Err(match *reason {
+            CancelReason::CpuLimit(exceeded) => JoinError::CpuLimitExceeded(exceeded),
+            CancelReason::HandlerPanicked(payload) => JoinError::panicked(payload),
+            // `Requested`, and what may be added to the reasons later.
+            _ => JoinError::Cancelled,
+        }),
     }
 }
 

@@ -132,7 +132,7 @@ pub(crate) use self::refs::{
 #[cfg(not(loom))]
 pub(crate) use self::{
     builder::{no_local_runtime, spawn_here, spawn_local_plain, spawn_plain},
-    core::{Metered, TaskCore},
+    core::{Metered, Reason, TaskCore},
     join::Joining,
     registry::all as all_slots,
     running::is_inside,
