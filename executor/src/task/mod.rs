@@ -69,12 +69,12 @@
 //! # What a task takes of memory
 //!
 //! The cell: a fixed part of 80 bytes, and the stage, which is the larger of the future and the outcome; the outcome is at
-//! least 64 bytes, as it may have to say which limit was exceeded and how. The account's record: 192 bytes, three cache lines,
-//! which the next task uses when this one has ended, and which never go back to the allocator. The registry: 16. The
+//! least 24 bytes. The account's record: 192 bytes, three cache lines,
+//! which the next task uses when this one has ended, and which never go back to the allocator. The registry: 8. The
 //! allocator adds 8 bytes to the cell and rounds it up to a multiple of 16 (glibc).
 //!
-//! Among a million tasks on Linux each was 372 bytes of resident memory if it waited for nothing, 420 in `sleep(1 h)`, timer included,
-//! and 460 at a oneshot channel, channel included; tokio's 315, 439 and 323. By `cargo bench -p stipend-benches --bench memory`.
+//! Among a million tasks on Linux each was 317 bytes of resident memory if it waited for nothing, 412 in `sleep(1 h)`, timer included,
+//! and 420 at a oneshot channel, channel included; tokio's 315, 439 and 323. By `cargo bench -p stipend-benches --bench memory`.
 //!
 //! # What a panic cannot do
 //!
