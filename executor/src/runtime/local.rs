@@ -5,13 +5,18 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::panic::{Location, RefUnwindSafe, UnwindSafe};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use stipend_timers::AccuracyClass;
 
-use super::worker::{self, Local};
+use super::root::Root;
+use super::shared::Shared;
+use super::worker::{self, AsWorker, Local, Worker};
 use super::{Builder, EnterGuard, Handle, Runtime, ShutdownError, context, deadline, root};
 use crate::task::{self, JoinHandle};
 
@@ -125,7 +130,7 @@ impl LocalRuntime {
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
         root::check_role();
         match &self.local {
-            Some(local) => worker::run_with_root(local, future),
+            Some(local) => run_with_root(local, future),
             None => unreachable!("the runtime is taken apart only by what consumes it"),
         }
     }
@@ -174,5 +179,61 @@ impl RefUnwindSafe for LocalRuntime {}
 impl fmt::Debug for LocalRuntime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LocalRuntime").field("handle", &self.handle).finish_non_exhaustive()
+    }
+}
+
+/// Runs tasks on this thread, and a root future as one of them, until that is ready.
+fn run_with_root<F: Future>(local: &Rc<Local>, future: F) -> F::Output {
+    let _thread = AsWorker::begin(local);
+    let woken = Arc::new(RootWaker { woken: AtomicBool::new(true), shared: Arc::clone(local.shared()) });
+    let waker = Waker::from(Arc::clone(&woken));
+    let mut cx = Context::from_waker(&waker);
+    let future = pin!(Some(future));
+    let mut root = Root::new(future, waker.clone());
+
+    let lease = local.shared().meter().attach();
+    let mut worker = Worker::new(local, &lease);
+    loop {
+        // At every other poll at most, so that tasks and root wait for each other alike.
+        if woken.take()
+            && let Poll::Ready(output) = worker.run_root(&mut root, &mut cx)
+        {
+            worker.stop();
+            return output;
+        }
+        match worker.find() {
+            Some(task) => worker.run_task(task),
+            None => worker.sleep(|| woken.is_set()),
+        }
+    }
+}
+
+/// Wakes a root future that runs among the tasks.
+struct RootWaker {
+    woken: AtomicBool,
+    shared: Arc<Shared>,
+}
+
+impl RootWaker {
+    fn take(&self) -> bool {
+        // A load first: mostly it is not set.
+        self.is_set() && self.woken.swap(false, Ordering::SeqCst)
+    }
+
+    fn is_set(&self) -> bool {
+        self.woken.load(Ordering::SeqCst)
+    }
+}
+
+impl Wake for RootWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        // To the one worker this is what a task in a queue is: set first, look for a sleeper second.
+        if !self.woken.swap(true, Ordering::SeqCst) {
+            self.shared.wake_one();
+        }
     }
 }

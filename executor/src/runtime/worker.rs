@@ -28,11 +28,9 @@
 
 use std::cell::Cell;
 use std::future::Future;
-use std::pin::pin;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, MutexGuard, TryLockError};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use stipend_timers::{GroupId, Lease, Stamp};
@@ -160,77 +158,15 @@ pub(super) fn run_to_end(local: &Rc<Local>) {
     worker.stop();
 }
 
-/// Runs tasks on this thread, and a root future as one of them, until that is ready.
-pub(super) fn run_with_root<F: Future>(local: &Rc<Local>, future: F) -> F::Output {
-    let _thread = AsWorker::begin(local);
-    let woken = Arc::new(RootWaker { woken: AtomicBool::new(true), shared: Arc::clone(&local.shared) });
-    let waker = Waker::from(Arc::clone(&woken));
-    let mut cx = Context::from_waker(&waker);
-    let future = pin!(Some(future));
-    let mut root = Root::new(future, waker.clone());
-
-    let lease = local.shared.meter().attach();
-    let mut worker = Worker::new(local, &lease);
-    loop {
-        // At every other poll at most, so that tasks and root wait for each other alike.
-        if woken.take() {
-            worker.stop_searching();
-            let before = worker.at;
-            let (polled, at) = root.poll(&lease, before, &mut cx);
-            worker.at = at;
-            // It has no group, and its time is not that of the group whose turn it is.
-            worker.turn.leave_out(before, at);
-            if let Poll::Ready(output) = polled {
-                worker.stop();
-                return output;
-            }
-        }
-        match worker.find() {
-            Some(task) => worker.run_task(task),
-            None => worker.sleep(|| woken.is_set()),
-        }
-    }
-}
-
-/// Wakes a root future that runs among the tasks.
-struct RootWaker {
-    woken: AtomicBool,
-    shared: Arc<Shared>,
-}
-
-impl RootWaker {
-    fn take(&self) -> bool {
-        // A load first: mostly it is not set.
-        self.is_set() && self.woken.swap(false, Ordering::SeqCst)
-    }
-
-    fn is_set(&self) -> bool {
-        self.woken.load(Ordering::SeqCst)
-    }
-}
-
-impl Wake for RootWaker {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        // To the one worker this is what a task in a queue is: set first, look for a sleeper second.
-        if !self.woken.swap(true, Ordering::SeqCst) {
-            self.shared.wake_one();
-        }
-    }
-}
-
 /// Until it is dropped this thread is a worker, in its runtime.
-struct AsWorker {
+pub(super) struct AsWorker {
     _role: context::InRole,
     _worker: context::AsWorker,
     _runtime: context::Entered,
 }
 
 impl AsWorker {
-    fn begin(local: &Rc<Local>) -> Self {
+    pub(super) fn begin(local: &Rc<Local>) -> Self {
         let _runtime = context::enter(&local.shared);
         let _worker = context::be_worker(local);
         Self { _role: context::take_role(Role::Worker), _worker, _runtime }
@@ -276,7 +212,7 @@ impl Turn {
     }
 }
 
-struct Worker<'a> {
+pub(super) struct Worker<'a> {
     local: &'a Local,
     shared: &'a Arc<Shared>,
     lease: &'a Lease,
@@ -299,7 +235,7 @@ struct Worker<'a> {
 }
 
 impl<'a> Worker<'a> {
-    fn new(local: &'a Local, lease: &'a Lease) -> Self {
+    pub(super) fn new(local: &'a Local, lease: &'a Lease) -> Self {
         lease.set_active();
         let at = lease.stamp();
         local.lanes.resume();
@@ -320,7 +256,7 @@ impl<'a> Worker<'a> {
     }
 
     /// The thread stops being this worker.
-    fn stop(&mut self) {
+    pub(super) fn stop(&mut self) {
         self.end_turn();
         self.keep_next_in_order();
         self.local.lanes.suspend();
@@ -328,9 +264,19 @@ impl<'a> Worker<'a> {
         self.lease.charge_runtime(self.at);
     }
 
+    /// Polls a root future between the tasks. It has no group, and its time is not that of the group whose turn it is.
+    pub(super) fn run_root<F: Future>(&mut self, root: &mut Root<'_, F>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        self.stop_searching();
+        let before = self.at;
+        let (polled, at) = root.poll(self.lease, before, cx);
+        self.at = at;
+        self.turn.leave_out(before, at);
+        polled
+    }
+
     /// The next task: from this worker's own queues, else from elsewhere.
     #[inline]
-    fn find(&mut self) -> Option<Ready> {
+    pub(super) fn find(&mut self) -> Option<Ready> {
         if (self.runs >= CHECK_EVERY || self.turn_is_over())
             && let Some(task) = self.look_around()
         {
@@ -409,7 +355,7 @@ impl<'a> Worker<'a> {
         &self.shared.peers[self.local.index]
     }
 
-    fn run_task(&mut self, task: Ready) {
+    pub(super) fn run_task(&mut self, task: Ready) {
         let group = task.core().group();
         if group != self.local.lanes.current() {
             self.switch_to(group);
@@ -594,7 +540,7 @@ impl<'a> Worker<'a> {
 
     /// Sleeps, in the reactor if nobody else does, until there may be something to do. Not at all if `must_not` says so once the
     /// worker counts as asleep.
-    fn sleep(&mut self, must_not: impl Fn() -> bool) {
+    pub(super) fn sleep(&mut self, must_not: impl Fn() -> bool) {
         self.local.lanes.suspend();
         let mut driver = try_driver(self.shared);
         let mut place = if driver.is_some() { Place::Reactor } else { Place::Parker };
