@@ -481,12 +481,12 @@ impl<'a> Run<'a> {
                 self.section();
                 Some(Control::Proceed)
             }
-            Due::Run { id, armings, handler, expiry } => Some(self.run_handler(source, (id, armings), handler, expiry)),
+            Due::Run { id, stamp, handler, expiry } => Some(self.run_handler(source, (id, stamp), handler, expiry)),
         }
     }
 
     /// Runs one handler, without the lock, as a section of its own on the account's time.
-    fn run_handler(&mut self, source: Source, timer: (u32, u32), mut handler: Handler, expiry: Expiry) -> Control {
+    fn run_handler(&mut self, source: Source, timer: (u32, u64), mut handler: Handler, expiry: Expiry) -> Control {
         let answer = panics::catch(|| handler(expiry));
         self.section();
         let (control, action) = match answer {

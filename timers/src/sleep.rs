@@ -41,7 +41,7 @@ impl Future for CpuSleep {
         let mut waker = Some(cx.waker().clone());
         let fired = self.host.change(|timers, now_ns| {
             let id = *timer.get_or_insert_with(|| {
-                let id = timers.insert(Delivery::Supervisor { waker: None, fired: false });
+                let id = timers.insert(Delivery::Supervisor { waker: None });
                 timers.arm(id, at_ns, 0, now_ns);
                 id
             });

@@ -96,7 +96,7 @@ impl TimerBuilder {
     /// As for [`build`](Self::build).
     pub fn stream(self) -> Result<CpuTimerStream, TimerError> {
         let inbox = Arc::new(Inbox::default());
-        let timer = make(self.host, Delivery::Stream { waker: None, inbox: inbox.clone() })?;
+        let timer = make(self.host, Delivery::stream(inbox.clone()))?;
         Ok(CpuTimerStream::new(timer, inbox))
     }
 
@@ -273,7 +273,7 @@ impl CpuTimer {
     fn close_now(&mut self) -> Option<(u32, u64)> {
         let id = self.id?;
         match self.with(|timers, id, _| timers.close(id)) {
-            Some(Closed::Firing { serial }) => Some((id, serial)),
+            Some(Closed::Firing { stamp }) => Some((id, stamp)),
             Some(Closed::Done(delivery)) => {
                 crate::panics::contain(|| drop(delivery));
                 None
@@ -300,7 +300,7 @@ impl Drop for CpuTimer {
 #[must_use = "the timer is closed already, but its handler may still run until this is ready"]
 pub struct CloseTimer {
     host: Host,
-    /// Id and serial of a timer whose handler was out.
+    /// Id and stamp of a timer whose handler was out.
     firing: Option<(u32, u64)>,
 }
 
@@ -308,12 +308,12 @@ impl Future for CloseTimer {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let Some((id, serial)) = self.firing else {
+        let Some((id, stamp)) = self.firing else {
             return Poll::Ready(());
         };
         // Cloned, and dropped if it is not used, outside the lock.
         let mut waker = Some(cx.waker().clone());
-        let still = self.host.change(|timers, _| timers.wait_closed(id, serial, &mut waker)).unwrap_or(false);
+        let still = self.host.change(|timers, _| timers.wait_closed(id, stamp, &mut waker)).unwrap_or(false);
         if still {
             return Poll::Pending;
         }

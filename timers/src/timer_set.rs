@@ -68,11 +68,24 @@ pub(crate) enum Delivery {
     /// The boundary runs it. `None` while it is out.
     Handler(Option<Handler>),
     /// A supervisor is woken, by whoever finds the expiry first.
-    Supervisor { waker: Option<Waker>, fired: bool },
+    Supervisor { waker: Option<Waker> },
     /// The same, for a stream: what fires is left in its inbox, which outlives the account.
-    Stream { waker: Option<Waker>, inbox: Arc<Inbox> },
+    Stream(Box<Ear>),
     /// Nobody: the timer is only read.
     Silent,
+}
+
+/// A stream's. In a box, so that the other timers, of which there may be many more, are small.
+pub(crate) struct Ear {
+    waker: Option<Waker>,
+    inbox: Arc<Inbox>,
+}
+
+impl Delivery {
+    /// To a stream that looks into this inbox.
+    pub(crate) fn stream(inbox: Arc<Inbox>) -> Self {
+        Self::Stream(Box::new(Ear { waker: None, inbox }))
+    }
 }
 
 struct Timer {
@@ -87,22 +100,23 @@ struct Timer {
     closing: bool,
     /// It stands in `TimerSet::fired`.
     has_fired: bool,
-    /// Counts armings, so that what a handler answers does not undo an arming that happened meanwhile.
-    armings: u32,
-    /// Tells this timer from a later one with the same id.
-    serial: u64,
-    /// The waker of `close`, which waits for a handler that is out. There is one: closing consumes the handle.
-    barrier: Option<Waker>,
+    /// A supervisor has not heard of it yet.
+    is_news: bool,
+    /// Another with each arming, and in no other timer of the set: so that what a handler answers does not undo an arming that
+    /// happened meanwhile, and a timer is told from a later one with the same id.
+    stamp: u64,
+    /// The waker of `close`, which waits for a handler that is out. There is one: closing consumes the handle. In a box, as hardly
+    /// any timer has one.
+    barrier: Option<Box<Waker>>,
     delivery: Delivery,
 }
 
 impl Timer {
     /// Discards an expiry that was not delivered yet.
     fn forget(&mut self) {
-        match &mut self.delivery {
-            Delivery::Supervisor { fired, .. } => *fired = false,
-            Delivery::Stream { inbox, .. } => drop(inbox.take()),
-            Delivery::Handler(_) | Delivery::Silent => {}
+        self.is_news = false;
+        if let Delivery::Stream(ear) = &self.delivery {
+            ear.inbox.take();
         }
     }
 }
@@ -121,7 +135,7 @@ pub(crate) enum Due {
     /// Nothing is due.
     Nothing,
     /// Run this handler, then call `delivered`.
-    Run { id: u32, armings: u32, handler: Handler, expiry: Expiry },
+    Run { id: u32, stamp: u64, handler: Handler, expiry: Expiry },
     /// Wake this supervisor.
     Wake(Waker),
     /// A timer expired of which nobody needs to hear now.
@@ -133,7 +147,7 @@ pub(crate) enum Closed {
     /// It is gone; what it held is to be dropped outside the lock.
     Done(Delivery),
     /// Its handler is out; it goes when that returns.
-    Firing { serial: u64 },
+    Firing { stamp: u64 },
 }
 
 /// The order of a queue: expiry, then arming.
@@ -215,7 +229,7 @@ impl TimerSet {
         for timer in fired.filter(|timer| timer.has_fired) {
             match timer.delivery {
                 Delivery::Silent => continue,
-                Delivery::Supervisor { .. } | Delivery::Stream { .. } => remote = remote.min(timer.armed_ns),
+                Delivery::Supervisor { .. } | Delivery::Stream(_) => remote = remote.min(timer.armed_ns),
                 Delivery::Handler(_) => {}
             }
             any = any.min(timer.armed_ns);
@@ -227,7 +241,7 @@ impl TimerSet {
     pub(crate) fn insert(&mut self, delivery: Delivery) -> u32 {
         self.armed += 1;
         let timer = Timer {
-            serial: self.armed,
+            stamp: self.armed,
             at_ns: NEVER,
             armed_ns: NEVER,
             interval_ns: 0,
@@ -235,7 +249,7 @@ impl TimerSet {
             firing: false,
             closing: false,
             has_fired: false,
-            armings: 0,
+            is_news: false,
             barrier: None,
             delivery,
         };
@@ -259,7 +273,7 @@ impl TimerSet {
     fn queue_of(&mut self, id: u32) -> Option<&mut IndexedHeap<Key>> {
         match self.timers[id as usize].delivery {
             Delivery::Handler(_) => Some(&mut self.local),
-            Delivery::Supervisor { .. } | Delivery::Stream { .. } => Some(&mut self.remote),
+            Delivery::Supervisor { .. } | Delivery::Stream(_) => Some(&mut self.remote),
             Delivery::Silent => None,
         }
     }
@@ -271,14 +285,15 @@ impl TimerSet {
         // `NEVER` itself means disarmed.
         let at_ns = at_ns.min(NEVER - 1);
         self.armed += 1;
-        let key = (at_ns, self.armed);
+        let stamp = self.armed;
+        let key = (at_ns, stamp);
         let timer = self.timer(id);
+        timer.stamp = stamp;
         timer.at_ns = at_ns;
         timer.armed_ns = at_ns;
         timer.has_fired = false;
         timer.interval_ns = interval_ns;
         timer.overrun = 0;
-        timer.armings = timer.armings.wrapping_add(1);
         timer.forget();
         let fired = if self.held_back { self.fired.as_mut() } else { None };
         match fired {
@@ -306,13 +321,15 @@ impl TimerSet {
         if let Some(queue) = self.queue_of(id) {
             queue.remove(id);
         }
+        self.armed += 1;
+        let stamp = self.armed;
         let timer = self.timer(id);
+        timer.stamp = stamp;
         timer.at_ns = NEVER;
         timer.armed_ns = NEVER;
         timer.has_fired = false;
         timer.interval_ns = 0;
         timer.overrun = 0;
-        timer.armings = timer.armings.wrapping_add(1);
         timer.forget();
         before
     }
@@ -403,25 +420,25 @@ impl TimerSet {
         let next_ns = timer.at_ns;
         let expiry = Expiry { used: Duration::from_nanos(now_ns), at: Duration::from_nanos(at_ns), overrun };
         // A stream's expiry is delivered when it is taken out; the overrun count is the last delivery's until then.
-        if !matches!(timer.delivery, Delivery::Stream { .. }) {
+        if !matches!(timer.delivery, Delivery::Stream(_)) {
             timer.overrun = overrun;
         }
         let due = match &mut timer.delivery {
             Delivery::Handler(handler) => match handler.take() {
                 Some(handler) => {
                     timer.firing = true;
-                    Due::Run { id, armings: timer.armings, handler, expiry }
+                    Due::Run { id, stamp: timer.stamp, handler, expiry }
                 }
                 // A soft limit that nobody set a handler for.
                 None => Due::Quiet,
             },
-            Delivery::Supervisor { waker, fired } => {
-                *fired = true;
+            Delivery::Supervisor { waker } => {
+                timer.is_news = true;
                 waker.take().map_or(Due::Quiet, Due::Wake)
             }
-            Delivery::Stream { waker, inbox } => {
-                inbox.add(expiry);
-                waker.take().map_or(Due::Quiet, Due::Wake)
+            Delivery::Stream(ear) => {
+                ear.inbox.add(expiry);
+                ear.waker.take().map_or(Due::Quiet, Due::Wake)
             }
             Delivery::Silent => Due::Quiet,
         };
@@ -439,7 +456,7 @@ impl TimerSet {
     pub(crate) fn delivered(
         &mut self,
         id: u32,
-        armings: u32,
+        stamp: u64,
         back: Handler,
         answer: Action,
         now_ns: u64,
@@ -448,7 +465,7 @@ impl TimerSet {
         timer.firing = false;
         if timer.closing {
             let timer = self.timers.remove(id as usize);
-            return (Some(back), timer.barrier.into_iter().collect());
+            return (Some(back), timer.barrier.into_iter().map(|waker| *waker).collect());
         }
         let replaced = match &mut timer.delivery {
             // The handler set another one for the next time.
@@ -460,7 +477,7 @@ impl TimerSet {
         };
         if let Action::RearmAfter(after) = answer
             && !after.is_zero()
-            && timer.armings == armings
+            && timer.stamp == stamp
         {
             let interval_ns = timer.interval_ns;
             self.arm(id, now_ns.saturating_add(crate::units::nanos(after)), interval_ns, now_ns);
@@ -472,7 +489,7 @@ impl TimerSet {
     pub(crate) fn set_handler(&mut self, id: u32, handler: Handler) -> Option<Handler> {
         match &mut self.timer(id).delivery {
             Delivery::Handler(slot) => slot.replace(handler),
-            Delivery::Supervisor { .. } | Delivery::Stream { .. } | Delivery::Silent => Some(handler),
+            Delivery::Supervisor { .. } | Delivery::Stream(_) | Delivery::Silent => Some(handler),
         }
     }
 
@@ -486,7 +503,7 @@ impl TimerSet {
             timer.closing = true;
             timer.at_ns = NEVER;
             timer.has_fired = false;
-            Closed::Firing { serial: timer.serial }
+            Closed::Firing { stamp: timer.stamp }
         } else {
             Closed::Done(self.timers.remove(id as usize).delivery)
         }
@@ -494,10 +511,11 @@ impl TimerSet {
 
     /// Whether a closed timer's handler still runs; if so `waker` is woken when it has ended, and the one before comes out in its
     /// place.
-    pub(crate) fn wait_closed(&mut self, id: u32, serial: u64, waker: &mut Option<Waker>) -> bool {
+    pub(crate) fn wait_closed(&mut self, id: u32, stamp: u64, waker: &mut Option<Waker>) -> bool {
         match self.timers.get_mut(id as usize) {
-            Some(timer) if timer.serial == serial => {
-                std::mem::swap(&mut timer.barrier, waker);
+            Some(timer) if timer.stamp == stamp => {
+                let before = std::mem::replace(&mut timer.barrier, waker.take().map(Box::new));
+                *waker = before.map(|waker| *waker);
                 true
             }
             _ => false,
@@ -507,14 +525,13 @@ impl TimerSet {
     /// Asks a supervisor's timer: `true` if it has fired; otherwise `waker` is woken when it does, and the one before comes out
     /// in its place.
     pub(crate) fn poll_fired(&mut self, id: u32, waker: &mut Option<Waker>) -> bool {
-        match &mut self.timer(id).delivery {
-            Delivery::Supervisor { fired: true, .. } => true,
-            Delivery::Supervisor { waker: slot, .. } => {
-                std::mem::swap(slot, waker);
-                false
-            }
-            _ => false,
+        let timer = self.timer(id);
+        if !timer.is_news
+            && let Delivery::Supervisor { waker: slot } = &mut timer.delivery
+        {
+            std::mem::swap(slot, waker);
         }
+        timer.is_news
     }
 
     /// Takes what a stream's timer has fired, also if nobody has found it yet that it is due at `now_ns`. Otherwise `waker` is woken
@@ -528,16 +545,16 @@ impl TimerSet {
             }
         }
         let timer = self.timer(id);
-        let Delivery::Stream { waker: slot, inbox } = &mut timer.delivery else {
+        let Delivery::Stream(ear) = &mut timer.delivery else {
             return None;
         };
-        match inbox.take() {
+        match ear.inbox.take() {
             Some(expiry) => {
                 timer.overrun = expiry.overrun;
                 Some(expiry)
             }
             None => {
-                std::mem::swap(slot, waker);
+                std::mem::swap(&mut ear.waker, waker);
                 None
             }
         }
@@ -547,9 +564,11 @@ impl TimerSet {
     pub(crate) fn take_waiters(&mut self) -> Vec<Waker> {
         let mut waiters = Vec::new();
         for (_, timer) in &mut self.timers {
-            waiters.extend(timer.barrier.take());
-            if let Delivery::Supervisor { waker, .. } | Delivery::Stream { waker, .. } = &mut timer.delivery {
-                waiters.extend(waker.take());
+            waiters.extend(timer.barrier.take().map(|waker| *waker));
+            match &mut timer.delivery {
+                Delivery::Supervisor { waker } => waiters.extend(waker.take()),
+                Delivery::Stream(ear) => waiters.extend(ear.waker.take()),
+                Delivery::Handler(_) | Delivery::Silent => {}
             }
         }
         waiters
@@ -567,6 +586,11 @@ fn next_on_grid(at_ns: u64, interval_ns: u64, now_ns: u64) -> (u64, u64) {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_timer_is_72_bytes() {
+        assert_eq!(size_of::<Timer>(), 72);
+    }
 
     #[test]
     fn t45_the_grid_is_kept_strictly_after_now_without_a_loop() {

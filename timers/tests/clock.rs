@@ -101,9 +101,9 @@ fn compare(source: ClockSource, busy: usize, body: impl Fn(Duration)) {
         }
         let error = |i: usize| {
             let billed: Duration = tasks[i].0.clock().usage().cpu;
-            // Each poll is billed what lies around its body too: two readings, and code that another process may have
-            // pushed out of the caches.
-            let around = Duration::from_micros(10 * ROUNDS);
+            // Each poll is billed what lies around its body too: two readings, and code that other processes may have
+            // pushed out of the caches; beside nine of them 37 us a poll were seen.
+            let around = Duration::from_micros(100 * ROUNDS);
             assert!(billed >= truly[i].mul_f64(0.99), "{source:?}: billed {billed:?} for {:?}", truly[i]);
             assert!(billed <= truly[i].mul_f64(1.01) + around, "{source:?}: billed {billed:?} for {:?}", truly[i]);
             (billed, truly[i])

@@ -155,7 +155,7 @@ fn loom_t26_one_thread_at_a_time_expires_and_nothing_is_left() {
         let (sum, cells) = (Arc::new(Sum::new()), Two::new([true, true]));
         for at_ns in [5, 7] {
             sum.change(&cells, |timers| {
-                let id = timers.insert(Delivery::Stream { waker: None, inbox: Arc::new(Inbox::default()) });
+                let id = timers.insert(Delivery::stream(Arc::new(Inbox::default())));
                 timers.arm(id, at_ns, 0, 0);
             });
         }
