@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use stipend::runtime::LocalRuntime;
 use stipend::test::Manual;
 use stipend::{Group, Runtime, task, yield_now};
 
@@ -280,4 +281,26 @@ fn a_group_that_comes_back_does_not_keep_the_others_waiting_for_what_it_missed()
     contest.run();
     let (busy, away) = ((busy.cpu_time() - before).as_secs_f64(), away.cpu_time().as_secs_f64());
     assert!((busy / away - 1.0).abs() < 0.02, "{busy} s against {away} s");
+}
+
+#[test]
+fn a_number_that_comes_to_a_group_with_another_parent_strands_nobody() {
+    let runtime = LocalRuntime::new().expect("a runtime");
+    runtime.block_on(async {
+        let (p, q) = (group(100), group(100));
+        let under = |parent: &Group| Group::builder("child").parent(parent).build().expect("a group");
+        let child = under(&p);
+        let number = child.id();
+        // Its task is the last that runs: the turn is the child's.
+        task::Builder::new().group(&child).spawn(async {}).unwrap().await.unwrap();
+        drop(child);
+        // Numbers are handed out last in, first out, but other tests take some too.
+        let others: Vec<_> = (0..100).map(|_| under(&q)).collect();
+        let Some(heir) = others.iter().find(|other| other.id() == number) else { return };
+        // The turn goes from the heir to the own tasks of what was its parent.
+        let of_heir = task::Builder::new().group(heir).spawn(yield_now()).unwrap();
+        let of_p = task::Builder::new().group(&p).spawn(async { 7 }).unwrap();
+        of_heir.await.unwrap();
+        assert_eq!(of_p.await.unwrap(), 7);
+    });
 }

@@ -393,3 +393,14 @@ fn a_shutdown_with_a_timeout_says_what_is_left() {
     go.send(()).unwrap();
     drop(job);
 }
+
+#[test]
+fn a_root_that_always_yields_does_not_keep_time_from_being_looked_at() {
+    let runtime = local();
+    runtime.block_on(async {
+        let sleeper = spawn(stipend::time::sleep(Duration::from_millis(10)));
+        while !sleeper.is_finished() {
+            yield_now().await;
+        }
+    });
+}

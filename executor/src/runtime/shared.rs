@@ -197,6 +197,9 @@ impl Shared {
         if self.closed.load(Ordering::SeqCst) {
             self.refused_outside.fetch_add(1, Ordering::SeqCst);
             drop(slot.remove());
+            // Whoever closes may have found it there, and everybody may sleep until its end: somebody has to look again. As with a
+            // push, a worker that goes to sleep either sees it gone or is woken here.
+            self.wake_one();
             return Err(runnable);
         }
         if let Err(runnable) = context::with_worker(Arc::as_ptr(self), runnable, |local, task| local.push(task)) {

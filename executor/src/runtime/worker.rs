@@ -271,6 +271,9 @@ impl<'a> Worker<'a> {
         let (polled, at) = root.poll(self.lease, before, cx);
         self.at = at;
         self.turn.leave_out(before, at);
+        // It counts as a run, and with long polls as many: else one that always wakes itself would keep the reactor from being
+        // looked at, as then the worker never sleeps.
+        self.runs = if at.nanos_since(self.turned_at) >= TURN_NS { CHECK_EVERY } else { self.runs + 1 };
         polled
     }
 

@@ -13,6 +13,8 @@
 //! * A contender (a group, or a group's own tasks) stands in its level's heap at most once, and does if it has something that waits
 //!   and is not on the way from the root to the current lane. Its key is at most its virtual time, which only grows; a key
 //!   that is behind is put right when it comes to the top.
+//! * A number may come to a group with another parent while it stands in a heap here or is on the way to the current lane. So a
+//!   group's level is the one that it had as it became active, and stays until it is not. What is above an active group is active.
 //! * What is in the lane of another group than its task's is run all the same, and counted with the task's group: a task goes to a
 //!   wrong lane only from an injector that is emptied by batches as the first group appears.
 
@@ -56,7 +58,12 @@ struct Node<T> {
     /// Counted in [`Shares::enter`] for this worker: the group's own tasks, the group. True while they are listed or on the way.
     own_active: Cell<bool>,
     active: Cell<bool>,
+    /// The level that it stands in: its parent when it became active.
+    level: Cell<GroupId>,
 }
+
+/// More groups than may be nested.
+const WAY: usize = 20;
 
 /// In order of virtual time, then of arrival.
 type Entry = (VirtualTime, u64, GroupId);
@@ -71,6 +78,7 @@ impl<T> Node<T> {
             on_the_way: Cell::new(false),
             own_active: Cell::new(false),
             active: Cell::new(false),
+            level: Cell::new(GroupId::NONE),
         }
     }
 }
@@ -231,17 +239,35 @@ impl<T> Lanes<T> {
         self.listed.set(self.listed.get() + 1);
         self.activate(group, group);
         self.enlist(group, group);
+        self.settle(group);
         let mut id = group;
         while id != GroupId::NONE {
-            let node = self.node_or_make(id);
+            let node = self.node(id);
             if node.on_the_way.get() || node.listed.replace(true) {
                 return;
             }
-            let level = id.parent();
-            self.node_or_make(level);
+            let level = node.level.get();
             self.activate(level, id);
             self.enlist(level, id);
             id = level;
+        }
+    }
+
+    /// Makes what is missing of a group's way up, and notes the levels of what is not active there.
+    fn settle(&self, group: GroupId) {
+        let mut way = [GroupId::NONE; WAY];
+        let (mut length, mut id) = (0, group);
+        // The whole way first: should numbers come to other groups under our eyes, it must not lead in a circle.
+        while id != GroupId::NONE && length < WAY && !self.node_or_make(id).active.get() && !way[..length].contains(&id)
+        {
+            way[length] = id;
+            length += 1;
+            id = id.parent();
+        }
+        let mut level = if self.node(id).active.get() { id } else { GroupId::NONE };
+        for &id in way[..length].iter().rev() {
+            self.node(id).level.set(level);
+            level = id;
         }
     }
 
@@ -288,7 +314,7 @@ impl<T> Lanes<T> {
         while id != GroupId::NONE {
             let node = self.node(id);
             node.on_the_way.set(false);
-            let level = id.parent();
+            let level = node.level.get();
             if !node.listed.get() {
                 if node.waiting.borrow().is_empty() {
                     self.deactivate(level, id);
@@ -332,13 +358,13 @@ impl<T> Lanes<T> {
     }
 
     fn take_turn(&self, group: GroupId) {
-        self.node_or_make(group);
+        self.settle(group);
         self.activate(group, group);
         let mut id = group;
         while id != GroupId::NONE {
-            let level = id.parent();
-            self.node_or_make(level);
-            self.node(id).on_the_way.set(true);
+            let node = self.node(id);
+            let level = node.level.get();
+            node.on_the_way.set(true);
             self.activate(level, id);
             id = level;
         }

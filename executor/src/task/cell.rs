@@ -197,6 +197,7 @@ where
     };
     // Its reference goes with our own, below.
     let registered = cell.header.core.retire().map(std::mem::forget).is_some();
+    running.retired();
     run.count_end();
     let ours = 1 + usize::from(registered);
     let alone = state.is_last(ours);

@@ -30,6 +30,12 @@ impl Running {
         Self { before: NOW.with(|now| now.replace((task, false))) }
     }
 
+    /// The task has left the registry: what its end still calls (the outcome's destructor, the joiner's waker) does not count as
+    /// [inside](is_inside) of it.
+    pub(super) fn retired(&self) {
+        NOW.with(|now| now.set((std::ptr::null(), false)));
+    }
+
     /// The run is over as far as user code is concerned: has the task woken itself?
     pub(super) fn has_woken_itself(&self) -> bool {
         NOW.with(Cell::get).1
@@ -42,7 +48,7 @@ impl Drop for Running {
     }
 }
 
-/// Whether a task runs on this thread.
+/// Whether a task runs on this thread, and is registered until after whatever is done now.
 #[inline]
 pub(crate) fn is_inside() -> bool {
     NOW.try_with(|now| !now.get().0.is_null()).unwrap_or(false)

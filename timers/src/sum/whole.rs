@@ -184,7 +184,14 @@ impl Whole {
             // are looked for, and not kept in a list that every spawn would have to change.
             Whole::Group(id) => {
                 let is_member = |record: &Record| record.group().chain().any(|around| around == id);
-                let _ = record::all().filter(|record| is_member(record)).any(|record| post(record.target()));
+                // The generation first: a post is for whom was seen to be a member, and not for who has the record next, or for
+                // nobody, as a record without an owner takes posts.
+                let target = |record: &Record| {
+                    let target = record.target();
+                    crate::sync::fence(Ordering::Acquire);
+                    is_member(record).then_some(target)
+                };
+                let _ = record::all().filter_map(target).any(post);
             }
             Whole::Meter(id) => {
                 // Whatever ran there last is of that meter's, if it lives.
