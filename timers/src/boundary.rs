@@ -174,6 +174,10 @@ impl<'a> Run<'a> {
     #[cold]
     fn expire(&mut self, completed: bool, mut poll: PollReading) -> Control {
         let poll_ns = poll.ns;
+        if self.record.shared.wake.peek(poll.seq).contains(Kinds::LIMIT) {
+            // It may be a scope's, reached by what others use in polls that go on.
+            members::settle(self.record, true);
+        }
         let limit_ns = self.record.poll_hard_ns.load(Ordering::Relaxed);
         if !completed {
             // What the task may do no more is not delivered: what lies behind either limit.
@@ -328,8 +332,8 @@ impl<'a> Run<'a> {
             } else {
                 0
             };
-            // So may somebody's poll, of a scope's clock; what was confirmed is believed only then.
-            members::settle(record, kinds.contains(Kinds::EXPIRY) || kinds.contains(Kinds::LIMIT));
+            // So may a member's poll, of a scope's clock.
+            members::settle(record, kinds.contains(Kinds::EXPIRY));
             if kinds.contains(Kinds::CANCEL) && !completed && members::over(record).is_none() {
                 control = Control::Cancel(CancelReason::Requested);
             }

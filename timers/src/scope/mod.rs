@@ -156,11 +156,91 @@ impl Drop for Inside {
     }
 }
 
-#[cfg(all(test, not(loom), target_pointer_width = "64"))]
+#[cfg(all(test, not(loom)))]
 mod tests {
-    use super::ScopeRun;
-    use crate::record::Record;
+    use std::cell::RefCell;
+    use std::sync::mpsc::channel;
+    use std::task::Waker;
 
+    use super::*;
+    use crate::boundary::{CancelReason, Control};
+    use crate::current::checkpoint;
+    use crate::error::{CheckpointError, LimitKind};
+    use crate::offload::Offload;
+    use crate::record::Record;
+    use crate::test::Manual;
+
+    const fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    /// A member that is polled on another thread has used 30 of 50 ms, which are not charged yet; `here` is run on this one, with
+    /// another.
+    fn beside_a_long_poll(here: impl FnOnce(&Manual, &thread::Lease, &Account)) {
+        let manual = Manual::new();
+        let lease = manual.meter().attach();
+        let members = RefCell::new(Vec::new());
+        let request = std::future::poll_fn(|_| {
+            members.borrow_mut().extend([Account::inherit().0, Account::inherit().0]);
+            Poll::<()>::Pending
+        });
+        let mut run = Box::pin(Scope::with_limit(ms(50)).run(request));
+        assert!(run.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        let members = members.take();
+        std::thread::scope(|threads| {
+            let (burnt, wait_burnt) = channel();
+            let (go_on, wait_go_on) = channel::<()>();
+            let (theirs, manual_there) = (&members[0], manual.clone());
+            threads.spawn(move || {
+                let lease = manual_there.meter().attach();
+                let mut run = lease.begin(theirs, lease.stamp());
+                assert!(matches!(run.before_poll(), Control::Proceed));
+                manual_there.advance(ms(30));
+                burnt.send(()).unwrap();
+                wait_go_on.recv().unwrap();
+                let _ = run.after_poll(false);
+                run.end_now();
+            });
+            wait_burnt.recv().unwrap();
+            here(&manual, &lease, &members[1]);
+            go_on.send(()).unwrap();
+        });
+    }
+
+    #[test]
+    fn s02_what_the_tick_has_confirmed_ends_a_member_before_the_service_thread_gets_to_it() {
+        beside_a_long_poll(|manual, lease, member| {
+            let mut run = lease.begin(member, lease.stamp());
+            assert!(matches!(run.before_poll(), Control::Proceed));
+            manual.advance(ms(30));
+            assert!(manual.meter().inner().tick().confirmed > 0);
+            let control = run.after_poll(false);
+            run.end_now();
+            let Control::Cancel(CancelReason::CpuLimit(exceeded)) = control else { panic!("{control:?}") };
+            assert_eq!((exceeded.kind, exceeded.used, exceeded.limit), (LimitKind::Scope, ms(60), ms(50)));
+        });
+    }
+
+    #[test]
+    fn s02_a_blocking_job_hears_of_what_the_tick_has_confirmed() {
+        beside_a_long_poll(|manual, lease, member| {
+            let mut run = lease.begin(member, lease.stamp());
+            assert!(matches!(run.before_poll(), Control::Proceed));
+            let captured = Offload::capture();
+            assert!(matches!(run.after_poll(false), Control::Proceed));
+            run.end();
+            let job = lease.offload(&captured, lease.stamp());
+            manual.advance(ms(30));
+            assert_eq!(checkpoint(), Ok(()));
+            assert!(manual.meter().inner().tick().confirmed > 0);
+            let stopped = checkpoint();
+            drop(job);
+            let Err(CheckpointError::CpuLimitExceeded(exceeded)) = stopped else { panic!("{stopped:?}") };
+            assert_eq!((exceeded.kind, exceeded.used, exceeded.limit), (LimitKind::Scope, ms(60), ms(50)));
+        });
+    }
+
+    #[cfg(target_pointer_width = "64")]
     #[test]
     fn s03_a_scope_is_at_most_256_bytes() {
         // The waker that the account shares: two counts and the waker.
