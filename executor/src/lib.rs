@@ -51,7 +51,7 @@
 //! # Where to look
 //!
 //! [`spawn`], [`spawn_local`], [`spawn_blocking`], [`yield_now`] and [`task`] for tasks; [`runtime`] for building and shutting down; the
-//! CPU side ([`CpuLimit`], [`CpuClock`], [`Group`]) is of `stipend-timers`, which serves any executor.
+//! CPU side ([`CpuLimit`], [`CpuClock`], [`Group`], [`Scope`]) is of `stipend-timers`, which serves any executor.
 
 // Under loom only the cell and the protocols are built: what uses them is absent.
 #![cfg_attr(loom, allow(dead_code, unused_imports))]
@@ -86,8 +86,8 @@ mod yield_now;
 pub use stipend_timers::{
     self, AccuracyClass, Action, CheckpointError, ClockError, ClockSource, CpuClock, CpuLimit, CpuLimitExceeded,
     CpuSleep, CpuTimeout, CpuTimer, CpuTimerStream, Exited, Expiry, Group, GroupBuilder, GroupClock, GroupError,
-    GroupId, LimitError, LimitKind, Meter, MeterClock, MeterMetrics, Metered, PollClock, PollLimit, Setting,
-    SleepError, TimerBuilder, TimerError, Usage, checkpoint, cpu_timeout, current_clock, has_budget, test,
+    GroupId, LimitError, LimitKind, Meter, MeterClock, MeterMetrics, Metered, PollClock, PollLimit, Scope, ScopeRun,
+    Setting, SleepError, TimerBuilder, TimerError, Usage, checkpoint, cpu_timeout, current_clock, has_budget, test,
     try_cpu_timeout,
 };
 

@@ -10,7 +10,7 @@ use crate::task::{self, JoinHandle};
 
 /// Spawns a task on the current runtime. It begins at once, and runs whether or not its handle is awaited.
 ///
-/// The task inherits its parent's group, and neither limits nor timers. On a runtime that is shut down the future is
+/// The task inherits its parent's group and the [`Scope`](crate::Scope) around, and neither limits nor timers. On a runtime that is shut down the future is
 /// dropped, and the handle resolves to [`JoinError::Cancelled`](crate::task::JoinError::Cancelled). For names, groups
 /// and limits see [`task::Builder`](crate::task::Builder).
 ///

@@ -5,10 +5,11 @@ use std::task::Waker;
 use std::time::Duration;
 
 use crate::cpu_clock::CpuClock;
-use crate::error::{Exited, LimitError};
+use crate::error::{CpuLimitExceeded, Exited, LimitError, LimitKind};
 use crate::group::{Group, GroupId};
 use crate::limit::{CpuLimit, PollLimit, limit_ns};
 use crate::record::{self, NEVER, Record};
+use crate::scope::members;
 use crate::slot::Target;
 use crate::sync::Ordering;
 use crate::timer_set::{Action, Delivery, Expiry, TimerSet};
@@ -24,7 +25,7 @@ pub struct Usage {
     /// The part of `cpu` that nested accounts (a `cpu_timeout` inside the task, say) were charged too: `cpu - nested` is the
     /// account's own.
     pub nested: Duration,
-    /// The part of `cpu` that blocking jobs used.
+    /// The part of `cpu` that blocking jobs used; for the account of a [`Scope`](crate::Scope), what its members used, too.
     pub offloaded: Duration,
     /// Polls.
     pub polls: u64,
@@ -48,21 +49,34 @@ impl Account {
         Self { record: record::take() }
     }
 
-    /// A new account in the group of the account that runs on this thread, if it has one, and which group that is.
+    /// A new account in the group of the account that runs on this thread, if it has one, and which group that is. It is a member of
+    /// the innermost [`Scope`](crate::Scope) that is around.
     #[inline]
     pub fn inherit() -> (Self, GroupId) {
         let account = Self::new();
-        // One load on the path of those who use no groups.
-        if let Some(parent) = crate::current::outermost()
-            && parent.own.charges.load(Ordering::Relaxed) != 0
+        let Some(current) = crate::thread::current() else {
+            return (account, GroupId::NONE);
+        };
+        // Two loads on the path of those who use neither groups nor scopes.
+        if let Some((parent, _)) = crate::current::frames(current.slot).next()
+            && (parent.own.charges.load(Ordering::Relaxed) != 0 || current.slot.shown.depth() > 1)
         {
-            let group = parent.cold.lock().group.clone();
-            if let Some(group) = group {
-                account.set_group(&group);
-                return (account, group.id());
-            }
+            let group = account.inherit_from(current.slot, parent);
+            return (account, group);
         }
         (account, GroupId::NONE)
+    }
+
+    #[cold]
+    fn inherit_from(&self, slot: &'static crate::thread::ThreadSlot, outermost: &Record) -> GroupId {
+        if let Some(scope) = members::innermost(slot) {
+            members::join(self.record, scope);
+        }
+        let group = outermost.cold.lock().group.clone();
+        group.map_or(GroupId::NONE, |group| {
+            self.set_group(&group);
+            group.id()
+        })
     }
 
     #[inline]
@@ -114,10 +128,14 @@ impl Account {
             let mut cold = self.record.cold.lock();
             let timers = cold.timers.take();
             let waker = cold.waker.take();
-            self.record.shared.hard_ns.store(NEVER, Ordering::Relaxed);
+            // A scope's says why its members end, which may be later.
+            if !members::is_scope(self.record) {
+                self.record.shared.hard_ns.store(NEVER, Ordering::Relaxed);
+            }
             self.record.refresh(&cold);
             (timers, waker)
         };
+        members::end(self.record);
         for waiter in timers.as_mut().map(|timers| timers.take_waiters()).unwrap_or_default() {
             crate::panics::contain(|| waiter.wake());
         }
@@ -264,6 +282,18 @@ pub(crate) fn usage(record: &Record) -> Usage {
         offloaded: Duration::from_nanos(offloaded_ns),
         polls: own.polls.load(Ordering::Relaxed),
         longest_poll: Duration::from_nanos(own.longest_poll_ns.load(Ordering::Relaxed)),
+    }
+}
+
+/// The error that says how `record` came to its end.
+pub(crate) fn exceeded(record: &Record, kind: LimitKind, used_ns: u64, limit_ns: u64) -> CpuLimitExceeded {
+    let usage = usage(record);
+    CpuLimitExceeded {
+        kind,
+        used: Duration::from_nanos(used_ns),
+        limit: Duration::from_nanos(limit_ns),
+        polls: usage.polls,
+        longest_poll: usage.longest_poll,
     }
 }
 

@@ -28,7 +28,6 @@
 
 use std::any::Any;
 use std::marker::PhantomData;
-use std::time::Duration;
 
 use crate::account::{self, Account};
 use crate::clock::{Clock, Stamp};
@@ -36,7 +35,8 @@ use crate::error::{CpuLimitExceeded, LimitKind};
 use crate::panics;
 use crate::poll_timers::{PollReading, PollTimers};
 use crate::record::{NEVER, Record};
-use crate::slot::{FrameView, Section};
+use crate::scope::members;
+use crate::slot::{FRAMES, FrameView, Section};
 use crate::sum::horizon::Cells;
 use crate::sum::{Whole, charge_groups};
 use crate::sync::Ordering;
@@ -174,6 +174,10 @@ impl<'a> Run<'a> {
     #[cold]
     fn expire(&mut self, completed: bool, mut poll: PollReading) -> Control {
         let poll_ns = poll.ns;
+        if self.record.shared.wake.peek(poll.seq).contains(Kinds::LIMIT) {
+            // It may be a scope's, reached by what others use in polls that go on.
+            members::settle(self.record, true);
+        }
         let limit_ns = self.record.poll_hard_ns.load(Ordering::Relaxed);
         if !completed {
             // What the task may do no more is not delivered: what lies behind either limit.
@@ -190,7 +194,12 @@ impl<'a> Run<'a> {
             return Control::Proceed;
         }
         if poll_ns >= limit_ns && matches!(control, Control::Proceed) {
-            return Control::Cancel(CancelReason::CpuLimit(self.exceeded(LimitKind::Poll, poll_ns, limit_ns)));
+            return Control::Cancel(CancelReason::CpuLimit(account::exceeded(
+                self.record,
+                LimitKind::Poll,
+                poll_ns,
+                limit_ns,
+            )));
         }
         control
     }
@@ -293,7 +302,8 @@ impl<'a> Run<'a> {
 
     #[cold]
     fn charge_more(&self, ns: u64) -> bool {
-        charge_groups(self.slot, self.record.group(), ns, std::iter::empty)
+        let watched = charge_groups(self.slot, self.record.group(), ns, std::iter::empty);
+        members::charge(self.record, ns, std::iter::empty) | watched
     }
 
     /// The time of a nested account is in the accounts around it too, and in its group, as far as none of theirs has it.
@@ -303,24 +313,17 @@ impl<'a> Run<'a> {
         if let Some(outer) = outer().last() {
             Record::add_own(&outer.own.nested_ns, ns);
         }
-        charge_groups(self.slot, self.record.group(), ns, outer)
+        let watched = charge_groups(self.slot, self.record.group(), ns, outer);
+        // Deeper in, something around that is not shown may be of the scope, as what runs inside one mostly is.
+        (self.depth as usize <= FRAMES && members::charge(self.record, ns, outer)) | watched
     }
 
     /// Behind a charge of a member that found a watch on: whether something is due on a clock that it adds to.
     #[cold]
     fn look(&self) -> bool {
-        Whole::around(self.record).fold(false, |due, whole| whole.look(self.slot) | due)
-    }
-
-    fn exceeded(&self, kind: LimitKind, used_ns: u64, limit_ns: u64) -> CpuLimitExceeded {
-        let usage = account::usage(self.record);
-        CpuLimitExceeded {
-            kind,
-            used: Duration::from_nanos(used_ns),
-            limit: Duration::from_nanos(limit_ns),
-            polls: usage.polls,
-            longest_poll: usage.longest_poll,
-        }
+        members::settle(self.record, false);
+        let due = Whole::around(self.record).fold(false, |due, whole| whole.look(self.slot) | due);
+        due || members::over(self.record).is_some()
     }
 
     /// Runs what is posted and due, at most [`PASS`] expiries. `poll`: the one that has just ended.
@@ -337,7 +340,9 @@ impl<'a> Run<'a> {
             } else {
                 0
             };
-            if kinds.contains(Kinds::CANCEL) && !completed {
+            // So may a member's poll, of a scope's clock.
+            members::settle(record, kinds.contains(Kinds::EXPIRY));
+            if kinds.contains(Kinds::CANCEL) && !completed && members::over(record).is_none() {
                 control = Control::Cancel(CancelReason::Requested);
             }
             if matches!(control, Control::Proceed) {
@@ -349,10 +354,18 @@ impl<'a> Run<'a> {
             let total_ns = record.total_ns().max(seen_ns);
             let hard_ns = record.shared.hard_ns.load(Ordering::Relaxed);
             if matches!(control, Control::Proceed) && !completed && total_ns >= hard_ns {
-                control = Control::Cancel(CancelReason::CpuLimit(self.exceeded(LimitKind::Total, total_ns, hard_ns)));
+                let kind = members::limit_kind(record);
+                control = Control::Cancel(CancelReason::CpuLimit(account::exceeded(record, kind, total_ns, hard_ns)));
             }
             if matches!(control, Control::Proceed) {
                 control = self.deliver_of_wholes(&mut left, completed);
+            }
+            if matches!(control, Control::Proceed) {
+                // What ran meanwhile was charged.
+                members::settle(record, false);
+                if !completed && let Some(scope) = members::over(record) {
+                    control = Control::Cancel(CancelReason::CpuLimit(members::exceeded(record, scope)));
+                }
             }
             let posted = record.shared.wake.finish();
             if matches!(control, Control::Cancel(_)) {

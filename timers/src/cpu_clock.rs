@@ -8,6 +8,7 @@ use crate::host::Host;
 use crate::limit::{CpuLimit, PollLimit, limit_ns};
 use crate::poll_clock::PollClock;
 use crate::record::Record;
+use crate::scope::members;
 use crate::sleep::CpuSleep;
 use crate::slot::Target;
 use crate::sync::{Ordering, fence};
@@ -153,7 +154,7 @@ fn try_read(record: &Record, target: Target) -> Option<u64> {
     let mut more: Vec<(&ThreadSlot, u32)> = Vec::new();
     for slot in thread::all_slots() {
         let seen = slot.shown.read(|frames| {
-            let frame = frames.iter().find(|frame| frame.target == target)?;
+            let frame = frames.iter().find(|frame| frame.target == target || members::is_inside(*frame, record))?;
             Some((frame.start.cpu_ns, frames.version()))
         });
         let Some(Some((start_ns, version))) = seen else {

@@ -3,12 +3,11 @@
 //! The tick's posts are final (confirmed before they are made), so nothing here reads a clock. One word of the thread's slot is
 //! the fast path; the wake queues behind it are the truth, and are looked at only when it is set.
 
-use std::time::Duration;
-
 use crate::account;
 use crate::cpu_clock::CpuClock;
 use crate::error::{CheckpointError, CpuLimitExceeded, LimitKind};
 use crate::record::{self, NEVER, Record};
+use crate::scope::members;
 use crate::slot::{FRAMES, FrameView, NO_POLL, Section};
 use crate::sync::Ordering;
 use crate::thread::{self, ThreadSlot};
@@ -31,7 +30,8 @@ fn pending(slot: &ThreadSlot, record: &Record, frame: FrameView) -> Kinds {
     // A blocking job has no sequence in the wake queue; the tick names the job in the slot instead.
     let kinds = record.shared.wake.peek(NO_POLL);
     let over = slot.inbox.job_over_limit.load(Ordering::Relaxed) == frame.seq;
-    if over && record.shared.hard_ns.load(Ordering::Relaxed) != NEVER { kinds.or(Kinds::LIMIT) } else { kinds }
+    let limited = || record.shared.hard_ns.load(Ordering::Relaxed) != NEVER || members::concerns(record);
+    if over && limited() { kinds.or(Kinds::LIMIT) } else { kinds }
 }
 
 /// The account of the task that runs on this thread.
@@ -102,6 +102,12 @@ pub fn checkpoint() -> Result<(), CheckpointError> {
 fn look_closer(slot: &'static ThreadSlot) -> Result<(), CheckpointError> {
     for (record, frame) in frames(slot) {
         let kinds = pending(slot, record, frame);
+        // A scope that is over its limit posts an expiry on its members.
+        if !kinds.is_empty()
+            && let Some(scope) = members::over(record)
+        {
+            return Err(CheckpointError::CpuLimitExceeded(members::exceeded(record, scope)));
+        }
         if kinds.contains(Kinds::CANCEL) {
             return Err(CheckpointError::Cancelled);
         }
@@ -121,22 +127,16 @@ fn exceeded(record: &'static Record, frame: FrameView) -> Option<CpuLimitExceede
         .map_or(0, |current| current.clock.stamp(current.slot).cpu_ns.saturating_sub(frame.start.cpu_ns));
     let used_ns = record.total_ns().saturating_add(progress_ns);
     let hard_ns = record.shared.hard_ns.load(Ordering::Relaxed);
-    let usage = account::usage(record);
     let poll_limit_ns = record.poll_hard_ns.load(Ordering::Relaxed);
     let (kind, used_ns, limit_ns) = if used_ns >= hard_ns {
-        (LimitKind::Total, used_ns, hard_ns)
+        (members::limit_kind(record), used_ns, hard_ns)
     } else if frame.section == Section::Poll && progress_ns >= poll_limit_ns {
         (LimitKind::Poll, progress_ns, poll_limit_ns)
     } else {
-        return None;
+        // A scope's that the tick confirmed, and that was not found by anybody else yet.
+        return members::confirmed(record).map(|scope| members::exceeded(record, scope));
     };
-    Some(CpuLimitExceeded {
-        kind,
-        used: Duration::from_nanos(used_ns),
-        limit: Duration::from_nanos(limit_ns),
-        polls: usage.polls,
-        longest_poll: usage.longest_poll,
-    })
+    Some(account::exceeded(record, kind, used_ns, limit_ns))
 }
 
 /// The clock of the task that runs on this thread: of the outermost account, if there are nested ones. `None` outside metered

@@ -13,6 +13,8 @@ pub enum LimitKind {
     Total,
     /// The limit on the CPU time of one poll ([`PollLimit`](crate::PollLimit)).
     Poll,
+    /// The limit that a [`Scope`](crate::Scope) sets for all that runs inside it.
+    Scope,
 }
 
 /// A hard limit was reached: by how much, and how the time was spent.
@@ -21,11 +23,12 @@ pub enum LimitKind {
 pub struct CpuLimitExceeded {
     /// Which limit it was.
     pub kind: LimitKind,
-    /// CPU time used when the limit was enforced: of the account, or for [`LimitKind::Poll`] of that poll. At least `limit`.
+    /// CPU time used when the limit was enforced: of the account, for [`LimitKind::Poll`] of that poll, for
+    /// [`LimitKind::Scope`] of the whole scope. At least `limit`.
     pub used: Duration,
     /// The limit.
     pub limit: Duration,
-    /// Polls until then.
+    /// Polls until then, of what was ended.
     pub polls: u64,
     /// CPU time of the longest of them.
     pub longest_poll: Duration,
@@ -36,6 +39,7 @@ impl fmt::Display for CpuLimitExceeded {
         let what = match self.kind {
             LimitKind::Total => "CPU limit",
             LimitKind::Poll => "CPU limit of one poll",
+            LimitKind::Scope => "CPU limit of a scope",
         };
         write!(
             f,

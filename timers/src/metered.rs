@@ -47,7 +47,11 @@ pub struct Metered<F> {
 impl<F: Future> Metered<F> {
     /// Wraps a future; its account has no limit yet.
     pub fn new(future: F) -> Self {
-        Self { inner: Some(future), account: Account::new(), waker: None }
+        Self::on(Account::new(), future)
+    }
+
+    pub(crate) fn on(account: Account, future: F) -> Self {
+        Self { inner: Some(future), account, waker: None }
     }
 }
 
@@ -214,14 +218,16 @@ impl<F: Future> Future for CpuTimeout<F> {
     type Output = Result<F::Output, CpuLimitExceeded>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.project().metered.poll(cx).map(|done| {
-            done.map_err(|reason| match reason {
-                CancelReason::CpuLimit(exceeded) => exceeded,
-                // The account is this module's own, with a handle to its clock only: nobody else can cancel it but a handler
-                // that was armed through that clock. It ends the surrounding task, as a panic in its poll would.
-                CancelReason::HandlerPanicked(payload) => std::panic::resume_unwind(payload),
-                CancelReason::Requested => panic!("an expiry handler cancelled a cpu_timeout"),
-            })
-        })
+        self.project().metered.poll(cx).map(|done| done.map_err(|reason| only_exceeded(reason, "cpu_timeout")))
+    }
+}
+
+/// Why a run ended whose account is this crate's own, with a handle to its clock only: nobody can cancel it but a handler that was armed
+/// through that clock. It ends the surrounding task, as a panic in its poll would.
+pub(crate) fn only_exceeded(reason: CancelReason, what: &str) -> CpuLimitExceeded {
+    match reason {
+        CancelReason::CpuLimit(exceeded) => exceeded,
+        CancelReason::HandlerPanicked(payload) => std::panic::resume_unwind(payload),
+        CancelReason::Requested => panic!("an expiry handler cancelled a {what}"),
     }
 }

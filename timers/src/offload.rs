@@ -8,6 +8,7 @@ use std::marker::PhantomData;
 
 use crate::clock::{Clock, Stamp};
 use crate::record::Record;
+use crate::scope::members;
 use crate::slot::{FRAMES, FrameView, Section};
 use crate::sum::{Whole, charge_groups};
 use crate::sync::{Ordering, fence};
@@ -18,25 +19,32 @@ use crate::thread::{self, ThreadSlot};
 pub struct Offload {
     /// Outermost first.
     accounts: [Option<&'static Record>; FRAMES],
+    /// The innermost scope, if it is too deep inside to be among them.
+    scope: Option<&'static Record>,
 }
 
 impl Offload {
     /// Captures the accounts that run on this thread: the task's and, inside a `cpu_timeout`, its. None outside tasks.
     pub fn capture() -> Self {
         let mut accounts = [None; FRAMES];
+        let mut scope = None;
         if let Some(current) = thread::current() {
             for (place, (record, _)) in accounts.iter_mut().zip(crate::current::frames(current.slot)) {
                 record.retain();
                 *place = Some(record);
             }
+            scope = members::hidden(current.slot);
+            if let Some(scope) = scope {
+                scope.retain();
+            }
         }
-        Self { accounts }
+        Self { accounts, scope }
     }
 }
 
 impl Drop for Offload {
     fn drop(&mut self) {
-        for record in self.accounts.into_iter().flatten() {
+        for record in self.accounts.into_iter().flatten().chain(self.scope) {
             record.release();
         }
     }
@@ -50,6 +58,8 @@ pub struct OffloadRun<'a> {
     offload: &'a Offload,
     depth: u32,
     at: Stamp,
+    /// What was in the slot's `hidden_scope`.
+    hidden: u32,
     ended: bool,
     _this_thread: PhantomData<*const ()>,
 }
@@ -66,7 +76,8 @@ impl<'a> OffloadRun<'a> {
             let view = FrameView { target: record.target(), seq: job, section: Section::Offloaded, start: at };
             slot.shown.push(view, || ());
         }
-        Self { slot, clock, offload, depth, at, ended: false, _this_thread: PhantomData }
+        let hidden = slot.hidden_scope.swap(offload.scope.map_or(0, members::link_to), Ordering::Relaxed);
+        Self { slot, clock, offload, depth, at, hidden, ended: false, _this_thread: PhantomData }
     }
 
     /// Ends the job with a fresh stamp and charges it.
@@ -79,6 +90,7 @@ impl<'a> OffloadRun<'a> {
             return self.at;
         }
         self.ended = true;
+        members::leave(self.slot, self.hidden);
         let now = self.clock.stamp(self.slot);
         let ns = now.cpu_ns.saturating_sub(self.at.cpu_ns);
         self.at = now;
@@ -95,8 +107,14 @@ impl<'a> OffloadRun<'a> {
                 runtime.store(runtime.load(Ordering::Relaxed) + ns, Ordering::Relaxed);
             }
             let charge = |watched, (i, record): (usize, &'static Record)| {
+                // Their own scopes' part, each once.
+                let _ = members::charge(record, ns, || accounts().take(i));
                 charge_groups(self.slot, record.group(), ns, || accounts().take(i)) | watched
             };
+            if let Some(scope) = self.offload.scope {
+                scope.shared.offloaded_ns.fetch_add(ns, Ordering::Relaxed);
+                let _ = members::charge(scope, ns, accounts);
+            }
             accounts().enumerate().fold(false, charge)
         });
         // Against an armer that stored its expiry and looked at the use: see `Record::kick_if_due`.
@@ -106,6 +124,7 @@ impl<'a> OffloadRun<'a> {
                 record.post_and_wake(crate::wake_queue::Kinds::EXPIRY);
             }
         }
+        accounts().chain(self.offload.scope).for_each(|record| members::settle(record, false));
         if watched {
             let look = |whole: &Whole| whole.look(self.slot);
             accounts().flat_map(Whole::around).filter(look).for_each(Whole::kick_if_due);

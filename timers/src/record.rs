@@ -8,6 +8,7 @@
 //! | line | fields | writer |
 //! | --- | --- | --- |
 //! | 1 | use, polls, longest poll, nested use, sequence | the thread that runs the account |
+//! |   | place in a scope | any thread, rarely, under a scope's lock |
 //! | 2 | wake queue, next expiries, limits, offloaded use, references | any thread, rarely |
 //! | 3 | timers, waker, group; what the poll's clock has beside its alarm | any thread, under the lock |
 //!
@@ -44,6 +45,35 @@ pub(crate) struct OwnerLine {
     /// What is charged beside the account: the group's number, 0 for none, and above [`GroupId::LIMIT`] whatever makes a charge more
     /// than an addition to that group's cell. Written under the lock, before the account first runs or between polls.
     pub(crate) charges: AtomicU32,
+    pub(crate) scope: ScopeLinks,
+}
+
+/// The account's place among the members of the scope around it, and its members, if it is a scope's: see [`crate::scope`]. Records
+/// by their index plus one; zero is none.
+#[derive(Debug)]
+pub(crate) struct ScopeLinks {
+    /// The scope around it. Stored before anybody else sees the account, and kept, with a reference, until it is recycled.
+    pub(crate) around: AtomicU32,
+    /// Its neighbours among the members, under that scope's lock.
+    pub(crate) next: AtomicU32,
+    pub(crate) prev: AtomicU32,
+    /// The first of its own members, under its own lock.
+    pub(crate) head: AtomicU32,
+    /// Bits, see [`crate::scope::members`].
+    pub(crate) state: AtomicU32,
+}
+
+impl ScopeLinks {
+    fn new() -> Self {
+        let zero = || AtomicU32::new(0);
+        Self { around: zero(), next: zero(), prev: zero(), head: zero(), state: zero() }
+    }
+
+    fn reset(&self) {
+        for link in [&self.around, &self.next, &self.prev, &self.head, &self.state] {
+            link.store(0, Ordering::Relaxed);
+        }
+    }
 }
 
 /// What other threads write, rarely.
@@ -66,7 +96,8 @@ pub(crate) struct SharedLine {
     cold_state: AtomicU32,
 }
 
-/// Beside the number of a group that is nested: the groups around it are charged too.
+/// Beside the number of a group that is nested: the groups around it are charged too. And in an account that is in a
+/// scope, or is one's: the scopes around are.
 const CHARGES_MORE: u32 = GroupId::LIMIT as u32;
 
 /// There is, or was, something in [`Cold`].
@@ -112,6 +143,7 @@ impl Record {
                 nested_ns: AtomicU64::new(0),
                 seq: AtomicU32::new(0),
                 charges: AtomicU32::new(0),
+                scope: ScopeLinks::new(),
             },
             shared: SharedLine {
                 wake: WakeQueue::vacant(),
@@ -135,6 +167,12 @@ impl Record {
         record
     }
 
+    /// The record's place in the arena.
+    #[inline]
+    pub(crate) fn index(&self) -> u32 {
+        self.index
+    }
+
     /// Where this account is, for those who hold no reference.
     #[inline]
     pub(crate) fn target(&self) -> Target {
@@ -155,7 +193,7 @@ impl Record {
 
     /// Stores what is charged beside the account. Under the lock.
     pub(crate) fn set_charges(&self, group: GroupId) {
-        let more = if group.depth() > 1 { CHARGES_MORE } else { 0 };
+        let more = if group.depth() > 1 || crate::scope::members::concerns(self) { CHARGES_MORE } else { 0 };
         self.own.charges.store(group.index() as u32 | more, Ordering::Relaxed);
     }
 
@@ -333,6 +371,12 @@ impl Record {
             // Its parts may run user code (handlers, wakers), so they go outside the lock.
             crate::panics::contain(|| drop(old));
             self.shared.cold_state.store(0, Ordering::Relaxed);
+            // What is in a scope, or is one, has something in `cold`.
+            let scope = crate::scope::members::parent(self);
+            self.own.scope.reset();
+            if let Some(scope) = scope {
+                scope.release();
+            }
         }
         for counter in [&self.own.used_ns, &self.own.polls, &self.own.longest_poll_ns, &self.own.nested_ns] {
             counter.store(0, Ordering::Relaxed);

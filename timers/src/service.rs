@@ -12,6 +12,7 @@ use crate::meter::Inner;
 use crate::panics;
 use crate::poll_timers;
 use crate::record;
+use crate::scope::members;
 use crate::slot::Target;
 use crate::sum::Whole;
 use crate::sync::Ordering;
@@ -99,7 +100,23 @@ impl Inner {
     }
 }
 
-pub(crate) fn serve_one(Request { target, wake_task }: Request) {
+pub(crate) fn serve_one(request: Request) {
+    serve_account(request);
+    let Some(record) = record::at(request.target.index) else {
+        return;
+    };
+    // If another account has the record by now, nothing is done to its scopes but what is due.
+    for scope in members::around(record).take(members::SEEN).filter(|scope| !std::ptr::eq(*scope, record)) {
+        let target = scope.target();
+        if cpu_clock::read(scope, target)
+            .is_some_and(|now_ns| now_ns >= scope.shared.next_expiry_ns.load(Ordering::Relaxed))
+        {
+            serve_account(Request { target, wake_task: true });
+        }
+    }
+}
+
+fn serve_account(Request { target, wake_task }: Request) {
     let Some(record) = record::at(target.index) else {
         return;
     };
@@ -133,6 +150,9 @@ pub(crate) fn serve_one(Request { target, wake_task }: Request) {
         if whole.sum().is_remote_due(now_ns) {
             whole.deliver_remote(now_ns);
         }
+    }
+    if members::is_scope(record) && now_ns >= record.shared.hard_ns.load(Ordering::Relaxed) {
+        members::exhaust(record, target.generation, None);
     }
     if wake_task {
         record.post_and_wake_target(target, Kinds::EXPIRY);

@@ -46,6 +46,8 @@ pub(crate) struct ThreadSlot {
     pub(crate) leased_at_ns: AtomicU64,
     /// Runs that completed although they were over a limit. Written by the lease holder.
     pub(crate) late_completions: AtomicU64,
+    /// The innermost scope whose run is too deep inside to be shown, by its record's index plus one. The lease holder's own.
+    pub(crate) hidden_scope: AtomicU32,
     /// Use by group. Written by the lease holder; never reset.
     pub(crate) groups: Shard,
     pub(crate) inbox: Inbox,
@@ -88,6 +90,7 @@ impl ThreadSlot {
             runtime_ns: AtomicU64::new(0),
             leased_at_ns: AtomicU64::new(0),
             late_completions: AtomicU64::new(0),
+            hidden_scope: AtomicU32::new(0),
             groups: Shard::new(),
             inbox: Inbox {
                 attention: AtomicU32::new(0),
@@ -218,6 +221,7 @@ impl Lease {
             request.store(0, Ordering::Relaxed);
         }
         slot.inbox.job_over_limit.store(0, Ordering::Relaxed);
+        slot.hidden_scope.store(0, Ordering::Relaxed);
         *slot.inbox.clock.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = clock;
         slot.inbox.clock_id.store(os::own_clock_id(), Ordering::Relaxed);
         slot.inbox.active.store(0, Ordering::Relaxed);

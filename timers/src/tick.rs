@@ -13,6 +13,7 @@
 
 use crate::meter::Inner;
 use crate::record::{self, Record};
+use crate::scope::members;
 use crate::slot::{FRAMES, FrameView, NO_POLL, Section};
 use crate::sum::Whole;
 use crate::sync::Ordering;
@@ -117,6 +118,16 @@ impl Inner {
             self.check(slot, version, depth, here, now, report);
             // A clock that the account is a part of, and none around it here.
             let outer = || seen[..depth].iter().flatten().flat_map(|seen| Whole::around(seen.record));
+            // The same of the scopes around it.
+            let shown = || seen[..depth].iter().flatten();
+            let is_shown = |scope| {
+                shown().any(|seen| {
+                    members::around(seen.record).take(members::SEEN).any(|outer| std::ptr::eq(outer, scope))
+                })
+            };
+            for scope in members::around(here.record).take(members::SEEN).take_while(|&scope| !is_shown(scope)) {
+                self.check_scope(scope, slot, depth, here, now, report);
+            }
             for whole in Whole::around(here.record).filter(|&whole| outer().all(|outer| outer != whole)) {
                 self.check_whole(whole, slot, depth, here, now, report);
             }
@@ -154,6 +165,67 @@ impl Inner {
         self.post(slot, seen, Kinds::TICK, report);
         if whole.sum().is_remote_due(now_ns) {
             self.hand_over(slot, depth, seen, false, report);
+        }
+    }
+
+    /// Whether a scope has come to its next expiry, by what its members' polls on all threads of this meter have used. Then the poll
+    /// here is told to end, and the service thread tells the members that wait.
+    fn check_scope(
+        &self,
+        scope: &'static Record,
+        slot: &'static ThreadSlot,
+        depth: usize,
+        seen: Seen,
+        now: u64,
+        report: &mut TickReport,
+    ) {
+        let is_over = members::is_over(scope);
+        if !is_over {
+            if members::is_closed(scope) {
+                return;
+            }
+            let next_ns = scope.shared.next_expiry_ns.load(Ordering::Acquire);
+            // Before the slots: what is charged meanwhile is counted at the next tick, and nothing twice.
+            let total_ns = scope.total_ns();
+            let used_by = |progress_ns: &dyn Fn(&'static ThreadSlot, FrameView) -> u64| {
+                let slots = thread::all_slots().filter(|slot| slot.inbox.meter_id.load(Ordering::Acquire) == self.id);
+                slots.fold(total_ns, |used_ns, slot| {
+                    let frame = slot.shown.read(|frames| {
+                        let of_scope =
+                            |frame: &FrameView| frame.target == scope.target() || members::is_inside(*frame, scope);
+                        Some((frames.iter().find(of_scope)?, frames.version()))
+                    });
+                    match frame {
+                        Some(Some((frame, version))) => {
+                            let ns = progress_ns(slot, frame);
+                            // If that section is over, its boundary has checked.
+                            if slot.shown.is_still(version) { used_ns.saturating_add(ns) } else { used_ns }
+                        }
+                        _ => used_ns,
+                    }
+                })
+            };
+            if used_by(&|_, frame| self.clock.fast_ns_between(frame.start.fast, now)) < next_ns {
+                return;
+            }
+            report.suspects += 1;
+            let used_ns = used_by(&|slot, frame| {
+                self.clock.remote_cpu_ns(slot).map_or(0, |cpu_ns| cpu_ns.saturating_sub(frame.start.cpu_ns))
+            });
+            if used_ns < next_ns {
+                return;
+            }
+            report.confirmed += 1;
+            self.hand_over(slot, depth, seen, false, report);
+            if used_ns < scope.shared.hard_ns.load(Ordering::Relaxed) {
+                return;
+            }
+        }
+        if seen.frame.section == Section::Offloaded {
+            slot.inbox.job_over_limit.store(seen.frame.seq, Ordering::Relaxed);
+            slot.inbox.attention.store(1, Ordering::Relaxed);
+        } else {
+            self.post(slot, seen, Kinds::TICK.or(Kinds::LIMIT), report);
         }
     }
 

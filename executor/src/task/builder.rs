@@ -147,13 +147,14 @@ impl Builder {
 
     /// The account with its group and limits, and what else is kept.
     fn prepare(self) -> Result<(Account, GroupId, Option<Box<Extras>>), SpawnError> {
-        let (account, group) = match &self.group {
+        let (account, inherited) = Account::inherit();
+        let group = match &self.group {
+            // Another group, but no way out of a scope.
             Some(group) => {
-                let account = Account::new();
                 account.set_group(group);
-                (account, group.id())
+                group.id()
             }
-            None => Account::inherit(),
+            None => inherited,
         };
         if let Some(handler) = self.on_soft_limit {
             // The account is new: it has not ended.

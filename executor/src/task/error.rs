@@ -22,11 +22,12 @@ use super::Panic;
 /// ```
 #[derive(Debug)]
 pub enum JoinError {
-    /// It was aborted, or its runtime shut down, or was shut down already when it was spawned.
+    /// It was aborted, or the run of the [`Scope`](crate::Scope) that it was spawned in ended, or its runtime shut down,
+    /// or was shut down already when it was spawned.
     Cancelled,
     /// Its poll, its destructor or one of its expiry handlers panicked.
     Panicked(Panic),
-    /// It used up its hard CPU limit.
+    /// It used up its hard CPU limit, or the [`Scope`](crate::Scope) that it was spawned in used up that one's.
     CpuLimitExceeded(CpuLimitExceeded),
 }
 
