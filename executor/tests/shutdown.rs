@@ -216,3 +216,20 @@ fn spawning_races_the_shutdown() {
         assert_eq!(drops.load(Ordering::SeqCst), 200);
     }
 }
+
+#[test]
+fn a_timer_on_the_runtimes_clock_that_nobody_can_be_woken_for_swallows_neither_abort_nor_shutdown() {
+    let runtime = Runtime::builder().worker_threads(1).build().unwrap();
+    let task = runtime.spawn(std::future::pending::<()>());
+    let other = runtime.spawn(std::future::pending::<()>());
+    // Both have run, and have no waker: nothing waited for their clocks.
+    while runtime.handle().tasks().iter().any(|task| task.polls == 0) {
+        std::thread::yield_now();
+    }
+    let timer = runtime.cpu_clock().timer().on_expiry(|_| stipend::Action::Continue);
+    let _timer = timer.arm_at(Duration::from_nanos(1)).unwrap();
+    task.abort();
+    assert!(futures::executor::block_on(task).unwrap_err().is_cancelled());
+    drop(runtime);
+    assert!(futures::executor::block_on(other).unwrap_err().is_cancelled());
+}

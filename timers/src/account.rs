@@ -87,16 +87,27 @@ impl Account {
     /// Where to wake the task when something is posted while it waits. Replaces the waker before.
     pub fn set_waker(&self, waker: Waker) {
         let waker = Arc::new(waker);
+        let mut early = None;
         let old = {
             let mut cold = self.record.cold.lock();
             if self.record.shared.wake.is_ended() {
                 Some(waker)
             } else {
-                let old = cold.waker.replace(waker);
+                let old = cold.waker.replace(waker.clone());
                 self.record.refresh(&cold);
+                // Posted before there was a waker: whoever did so looked under the lock, found none, and woke nobody.
+                if old.is_none() && self.record.shared.wake.is_waking() {
+                    early = Some(waker);
+                }
                 old
             }
         };
+        if let Some(waker) = early {
+            crate::panics::contain(|| {
+                waker.wake_by_ref();
+                drop(waker);
+            });
+        }
         crate::panics::contain(|| drop(old));
     }
 

@@ -220,7 +220,9 @@ impl WakeQueue {
             if word.generation() != generation || word.kinds().contains(Kinds::ENDED) {
                 return Err(Ended);
             }
-            let wake = word.kinds().and(Kinds::WAKING).is_empty();
+            // An EXPIRY may have been posted while there was no waker; whoever cancels has one.
+            let there = word.kinds().and(Kinds::WAKING);
+            let wake = there.is_empty() || (kinds.contains(Kinds::CANCEL) && !there.contains(Kinds::CANCEL));
             match self.swap_if(word, word.with_kinds(word.kinds().or(kinds))) {
                 Ok(()) => return Ok(wake),
                 Err(now) => word = now,
@@ -243,6 +245,11 @@ impl WakeQueue {
     #[inline]
     pub(crate) fn is_idle(&self) -> bool {
         self.load(Ordering::Relaxed).kinds().is_empty()
+    }
+
+    /// Whether a waking kind is posted.
+    pub(crate) fn is_waking(&self) -> bool {
+        !self.load(Ordering::Relaxed).kinds().and(Kinds::WAKING).is_empty()
     }
 
     /// What is pending for a thread in the poll `seq`, without taking it.

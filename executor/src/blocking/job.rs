@@ -51,6 +51,7 @@ impl Schedule for JobCore {
     /// None if nothing metered the run.
     type Stamp = Option<Stamp>;
     type Run<'a> = JobRun<'a>;
+    const REGISTERED: bool = false;
 
     fn schedule(runnable: Runnable<Self>) {
         let shared = Arc::clone(&runnable.core().shared);

@@ -115,7 +115,7 @@ where
     let cell = unsafe { ptr.cast::<Cell<F, S>>().as_ref() };
     let state = &cell.header.state;
     state.start();
-    let running = Running::enter(ptr.as_ptr().cast());
+    let running = Running::enter(ptr.as_ptr().cast(), S::REGISTERED);
 
     let end = match run.before_poll() {
         Verdict::Cancel(reason) => End::Cancelled(reason),

@@ -177,6 +177,8 @@ pub(crate) trait Schedule: Sized + Send + Sync + 'static {
     type Reason: Send + 'static;
     type Stamp;
     type Run<'a>: Run<Self::Reason, Stamp = Self::Stamp>;
+    /// Whether tasks are in the registry from before they are scheduled until `retire`.
+    const REGISTERED: bool = true;
 
     /// The task was woken: sees to it that the runnable is run.
     fn schedule(runnable: Runnable<Self>);

@@ -8,16 +8,16 @@
 use loom::thread_local;
 use std::cell::Cell;
 
-/// The task, by the address of its header, and the note.
-type Now = (*const (), bool);
+/// The task, by the address of its header, the note, and whether it is in the registry.
+type Now = (*const (), bool, bool);
 
 #[cfg(not(loom))]
 thread_local! {
-    static NOW: Cell<Now> = const { Cell::new((std::ptr::null(), false)) };
+    static NOW: Cell<Now> = const { Cell::new((std::ptr::null(), false, false)) };
 }
 #[cfg(loom)]
 thread_local! {
-    static NOW: Cell<Now> = Cell::new((std::ptr::null(), false));
+    static NOW: Cell<Now> = Cell::new((std::ptr::null(), false, false));
 }
 
 /// While it lives, the task at this address is the one that runs here.
@@ -26,14 +26,14 @@ pub(super) struct Running {
 }
 
 impl Running {
-    pub(super) fn enter(task: *const ()) -> Self {
-        Self { before: NOW.with(|now| now.replace((task, false))) }
+    pub(super) fn enter(task: *const (), registered: bool) -> Self {
+        Self { before: NOW.with(|now| now.replace((task, false, registered))) }
     }
 
-    /// The task has left the registry: what its end still calls (the outcome's destructor, the joiner's waker) does not count as
-    /// [inside](is_inside) of it.
+    /// The task has left the registry. What its end still calls (the outcome's destructor, wakers) is user code too, and is not
+    /// [inside](is_inside).
     pub(super) fn retired(&self) {
-        NOW.with(|now| now.set((std::ptr::null(), false)));
+        NOW.with(|now| now.set((now.get().0, now.get().1, false)));
     }
 
     /// The run is over as far as user code is concerned: has the task woken itself?
@@ -48,10 +48,10 @@ impl Drop for Running {
     }
 }
 
-/// Whether a task runs on this thread, and is registered until after whatever is done now.
+/// Whether a task runs on this thread that is registered until after whatever the caller does now.
 #[inline]
 pub(crate) fn is_inside() -> bool {
-    NOW.try_with(|now| !now.get().0.is_null()).unwrap_or(false)
+    NOW.try_with(|now| now.get().2).unwrap_or(false)
 }
 
 /// Notes the wake if it is of the task that runs here. `false`: it is another one, and must be woken by its state word.
@@ -60,7 +60,7 @@ pub(super) fn note_wake(task: *const ()) -> bool {
     NOW.try_with(|now| {
         let here = now.get().0 == task;
         if here {
-            now.set((task, true));
+            now.set((task, true, now.get().2));
         }
         here
     })
