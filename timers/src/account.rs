@@ -54,22 +54,19 @@ impl Account {
     #[inline]
     pub fn inherit() -> (Self, GroupId) {
         let account = Self::new();
-        let Some(current) = crate::thread::current() else {
-            return (account, GroupId::NONE);
-        };
         // Two loads on the path of those who use neither groups nor scopes.
-        if let Some((parent, _)) = crate::current::frames(current.slot).next()
-            && (parent.own.charges.load(Ordering::Relaxed) != 0 || current.slot.shown.depth() > 1)
+        if let Some(parent) = crate::current::outermost()
+            && (parent.own.charges.load(Ordering::Relaxed) != 0 || crate::current::is_nested())
         {
-            let group = account.inherit_from(current.slot, parent);
+            let group = account.inherit_from(parent);
             return (account, group);
         }
         (account, GroupId::NONE)
     }
 
     #[cold]
-    fn inherit_from(&self, slot: &'static crate::thread::ThreadSlot, outermost: &Record) -> GroupId {
-        if let Some(scope) = members::innermost(slot) {
+    fn inherit_from(&self, outermost: &Record) -> GroupId {
+        if let Some(scope) = crate::thread::current().and_then(|current| members::innermost(current.slot)) {
             members::join(self.record, scope);
         }
         let group = outermost.cold.lock().group.clone();
