@@ -1,4 +1,7 @@
 //! Running a request's work in a task of its own, with its tenant's name on it and a CPU limit.
+//!
+//! The limit is a scope's: should the work spawn tasks or blocking jobs, they count too, and end with it. The task has it as well,
+//! so that `/stats` can show it.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -7,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use stipend::task::{self, JoinError, JoinHandle, SpawnError};
-use stipend::{CpuLimit, yield_now};
+use stipend::{CpuLimit, Scope, yield_now};
 
 use crate::answer::{self, Answer};
 use crate::log;
@@ -28,8 +31,12 @@ where
     F::Output: Send + 'static,
 {
     tenant.count_request();
-    let task = task::Builder::new().name(name).group(tenant.group()).cpu_limit(CpuLimit::hard(limit)).spawn(work);
-    let joined = match task {
+    let scope = Scope::try_with_limit(limit).map_err(|error| {
+        log(&format!("functions: {error}"));
+        answer::internal()
+    })?;
+    let task = task::Builder::new().name(name).group(tenant.group()).cpu_limit(CpuLimit::hard(limit));
+    let joined = match task.spawn(scope.run(work)) {
         Ok(task) => AbortOnDrop(task).await,
         Err(SpawnError::ShutDown) => return Err(answer::shutting_down()),
         Err(error) => {
@@ -37,14 +44,15 @@ where
             return Err(answer::internal());
         }
     };
-    joined.map_err(|error| match error {
-        JoinError::CpuLimitExceeded(exceeded) => {
+    match joined {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(exceeded)) | Err(JoinError::CpuLimitExceeded(exceeded)) => {
             tenant.count_exceeded();
-            answer::cpu_limit_exceeded(tenant.name(), &exceeded)
+            Err(answer::cpu_limit_exceeded(tenant.name(), &exceeded))
         }
-        JoinError::Cancelled => answer::shutting_down(),
-        JoinError::Panicked(_) => answer::internal(),
-    })
+        Err(JoinError::Cancelled) => Err(answer::shutting_down()),
+        Err(JoinError::Panicked(_)) => Err(answer::internal()),
+    }
 }
 
 /// For work that `checkpoint` has stopped: gives the worker back until the task is ended for the reason that it was stopped for,
