@@ -93,16 +93,31 @@ fn loom_t10_tick_against_cancel_loses_neither() {
     });
 }
 
-/// Two producers of waking kinds: exactly one is told to wake.
+/// Two producers of one waking kind: exactly one is told to wake.
 #[test]
 fn loom_t10_one_of_two_wakers_wakes() {
+    for kind in [Kinds::CANCEL, Kinds::EXPIRY] {
+        model(move || {
+            let queue = occupied();
+            let other = queue.clone();
+            let one = thread::spawn(move || other.post(kind).unwrap());
+            let mine = queue.post(kind).unwrap();
+            let theirs = one.join().unwrap();
+            assert!(mine != theirs);
+            assert!(queue.begin(1).contains(kind));
+        });
+    }
+}
+
+/// A cancellation is told to wake whatever was posted before: that may have found no waker.
+#[test]
+fn loom_t10_a_cancellation_wakes_behind_an_expiry() {
     model(|| {
         let queue = occupied();
         let other = queue.clone();
-        let one = thread::spawn(move || other.post(Kinds::CANCEL).unwrap());
-        let mine = queue.post(Kinds::EXPIRY).unwrap();
-        let theirs = one.join().unwrap();
-        assert!(mine != theirs);
+        let cancel = thread::spawn(move || other.post(Kinds::CANCEL).unwrap());
+        queue.post(Kinds::EXPIRY).unwrap();
+        assert!(cancel.join().unwrap());
         assert!(queue.begin(1).contains(Kinds::CANCEL.or(Kinds::EXPIRY)));
     });
 }

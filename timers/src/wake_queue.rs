@@ -32,7 +32,8 @@
 //!   compares it with its own. Sequences belong to the record and go on across owners, so the pair (generation, sequence)
 //!   returns only after 2^32 polls of one record.
 //! * **A TICK never suppresses a wake.** `post` reports that a wake is needed unless another *waking* kind is already
-//!   there; whoever put that one there has woken, or is about to wake, the task.
+//!   there; whoever put that one there has woken, or is about to wake, the task. A CANCEL takes only another CANCEL's word for it:
+//!   an expiry may have been posted on a task that had no waker.
 //! * **The owner pays one load** while nothing is posted.
 
 use crate::sync::{AtomicU64, Ordering, fence};
