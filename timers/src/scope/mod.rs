@@ -49,9 +49,8 @@ const HIDDEN_FROM: u32 = FRAMES as u32;
 /// the tick sees the innermost eight.
 ///
 /// # Cost
-/// A record of 192 bytes, which comes from the accounts' arena, and 64 bytes beside the future. The test
-/// `what_a_scope_costs` in `tests/scope.rs` measures the time: `cargo test --release -p stipend-timers --test scope --
-/// --ignored --nocapture`.
+/// A record of 192 bytes, which comes from the accounts' arena, and 64 bytes beside the future. `cargo bench -p
+/// stipend-benches --bench scope` measures the time.
 ///
 /// ```
 /// use std::time::Duration;
