@@ -14,7 +14,6 @@ use crate::slot::Target;
 use crate::sync::{Ordering, fence};
 use crate::thread::{self, ThreadSlot};
 use crate::timer::TimerBuilder;
-use crate::units::nanos;
 
 /// The CPU time of one account: a task's, say. Clones are the same clock.
 ///
@@ -111,7 +110,7 @@ impl CpuClock {
     /// # Cancel safety
     /// Dropping the future releases it; nothing is lost.
     pub fn sleep(&self, duration: Duration) -> CpuSleep {
-        self.sleep_until(Duration::from_nanos(self.now_ns().saturating_add(nanos(duration))))
+        CpuSleep::for_the_next(Host::Task(self.clone()), duration)
     }
 
     /// Waits until the clock reads `at`. A time in the past is over at once. See [`sleep`](Self::sleep).
@@ -119,7 +118,7 @@ impl CpuClock {
     /// # Errors
     /// As for [`sleep`](Self::sleep).
     pub fn sleep_until(&self, at: Duration) -> CpuSleep {
-        CpuSleep::new(Host::Task(self.clone()), nanos(at))
+        CpuSleep::until(Host::Task(self.clone()), at)
     }
 }
 

@@ -7,7 +7,6 @@ use crate::host::Host;
 use crate::meter::Inner;
 use crate::sleep::CpuSleep;
 use crate::timer::TimerBuilder;
-use crate::units::nanos;
 
 /// All CPU time of a [`Meter`](crate::Meter)'s threads, a runtime's say: what was charged to accounts, and what the runtime used itself
 /// (searching, polling the reactor, parking). From [`Meter::cpu_clock`](crate::Meter::cpu_clock).
@@ -74,9 +73,7 @@ impl MeterClock {
     /// # Cancel safety
     /// Dropping the future releases it; nothing is lost.
     pub fn sleep(&self, duration: Duration) -> CpuSleep {
-        let host = self.host();
-        let at_ns = host.now_ns().saturating_add(nanos(duration));
-        CpuSleep::new(host, at_ns)
+        CpuSleep::for_the_next(self.host(), duration)
     }
 
     /// Waits until the clock reads `at`. A time in the past is over at once. See [`sleep`](Self::sleep).
@@ -84,6 +81,6 @@ impl MeterClock {
     /// # Cancel safety
     /// As for [`sleep`](Self::sleep).
     pub fn sleep_until(&self, at: Duration) -> CpuSleep {
-        CpuSleep::new(self.host(), nanos(at))
+        CpuSleep::until(self.host(), at)
     }
 }

@@ -3,11 +3,13 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use crate::error::SleepError;
 use crate::host::Host;
 use crate::record::NEVER;
 use crate::timer_set::{Closed, Delivery};
+use crate::units::nanos;
 
 /// Future of [`CpuClock::sleep`](crate::CpuClock::sleep) and its like.
 #[derive(Debug)]
@@ -20,7 +22,18 @@ pub struct CpuSleep {
 }
 
 impl CpuSleep {
-    pub(crate) fn new(host: Host, at_ns: u64) -> Self {
+    /// Until the clock has gone on by that much.
+    pub(crate) fn for_the_next(host: Host, duration: Duration) -> Self {
+        let at_ns = host.now_ns().saturating_add(nanos(duration));
+        Self::at(host, at_ns)
+    }
+
+    /// Until the clock shows that.
+    pub(crate) fn until(host: Host, at: Duration) -> Self {
+        Self::at(host, nanos(at))
+    }
+
+    fn at(host: Host, at_ns: u64) -> Self {
         // A time that never comes: only the end of the clock can end it.
         Self { host, at_ns: at_ns.min(NEVER - 1), timer: None }
     }

@@ -9,33 +9,11 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use stipend_timers::{Account, AccuracyClass, ClockSource, Control, Lease, Meter, MeterError, Stamp};
+use stipend_timers::{Account, AccuracyClass, ClockSource, Meter, MeterError};
 
-/// CPU time of the calling thread, by the kernel.
-fn thread_cpu() -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the timespec is valid for the call.
-    assert_eq!(unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) }, 0);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
-}
-
-fn burn(time: Duration) {
-    let before = thread_cpu();
-    while thread_cpu() - before < time {
-        for _ in 0..200 {
-            std::hint::spin_loop();
-        }
-    }
-}
-
-/// One poll of `account`, charged from `at` on.
-fn poll(lease: &Lease, account: &Account, at: Stamp, body: impl FnOnce()) -> Stamp {
-    let mut run = lease.begin(account, at);
-    assert!(matches!(run.before_poll(), Control::Proceed));
-    body();
-    assert!(matches!(run.after_poll(false), Control::Proceed));
-    run.end()
-}
+#[path = "common/real.rs"]
+mod real;
+use real::{burn, poll, thread_cpu};
 
 /// Runs `f` beside busy threads.
 fn beside_busy_threads<R>(n: usize, f: impl FnOnce() -> R) -> R {

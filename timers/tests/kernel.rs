@@ -12,7 +12,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
-use stipend_timers::{Account, Control, CpuClock, CpuTimer, Lease, Meter, Setting, Stamp};
+use stipend_timers::{Account, CpuClock, CpuTimer, Meter, Setting};
+
+#[path = "common/real.rs"]
+mod real;
+use real::{burn, poll, thread_cpu};
 
 /// How far readings of the two may lie apart: they are made one after the other.
 const APART: Duration = Duration::from_millis(1);
@@ -29,23 +33,6 @@ fn to_duration(time: libc::timespec) -> Duration {
 
 fn to_timespec(time: Duration) -> libc::timespec {
     libc::timespec { tv_sec: time.as_secs() as libc::time_t, tv_nsec: time.subsec_nanos().into() }
-}
-
-/// CPU time of the calling thread, by the kernel.
-fn thread_cpu() -> Duration {
-    let mut time = to_timespec(Duration::ZERO);
-    // SAFETY: the timespec is valid for the call.
-    assert_eq!(unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) }, 0);
-    to_duration(time)
-}
-
-fn burn(time: Duration) {
-    let before = thread_cpu();
-    while thread_cpu() - before < time {
-        for _ in 0..200 {
-            std::hint::spin_loop();
-        }
-    }
 }
 
 /// A timer of the kernel whose signal is blocked, and collected by hand.
@@ -300,15 +287,6 @@ impl Pair {
             self.take();
         }
     }
-}
-
-/// One poll of the task, charged from `at` on, so that all that the thread does is the task's.
-fn poll(lease: &Lease, account: &Account, at: Stamp, body: impl FnOnce()) -> Stamp {
-    let mut run = lease.begin(account, at);
-    assert!(matches!(run.before_poll(), Control::Proceed));
-    body();
-    assert!(matches!(run.after_poll(false), Control::Proceed));
-    run.end()
 }
 
 /// xorshift: the same script in each run.

@@ -34,13 +34,13 @@ pub(crate) use self::shared::Shared;
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::panic::{Location, RefUnwindSafe, UnwindSafe};
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::thread::JoinHandle as ThreadHandle;
 use std::time::{Duration, Instant};
 
 use stipend_timers::{AccuracyClass, MeterClock};
 
-use crate::task::{self, JoinHandle, TaskSnapshot};
+use crate::task::{JoinHandle, TaskSnapshot};
 
 /// Owns the workers, and shuts them down when it is dropped; see the [module](self).
 ///
@@ -114,7 +114,7 @@ impl Runtime {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        task::spawn_plain(self.handle.shared(), future, Location::caller())
+        self.handle.spawn(future)
     }
 
     /// Runs a future on this thread until it is ready; its tasks run on the workers.

@@ -6,7 +6,6 @@ use super::Group;
 use crate::host::Host;
 use crate::sleep::CpuSleep;
 use crate::timer::TimerBuilder;
-use crate::units::nanos;
 
 /// The CPU time of a group: of all its members and those of its child groups, live and ended, their blocking jobs included. From
 /// [`Group::cpu_clock`].
@@ -85,9 +84,7 @@ impl GroupClock {
     /// # Cancel safety
     /// Dropping the future releases it; nothing is lost.
     pub fn sleep(&self, duration: Duration) -> CpuSleep {
-        let host = self.host();
-        let at_ns = host.now_ns().saturating_add(nanos(duration));
-        CpuSleep::new(host, at_ns)
+        CpuSleep::for_the_next(self.host(), duration)
     }
 
     /// Waits until the clock reads `at`. A time in the past is over at once. See [`sleep`](Self::sleep).
@@ -95,7 +92,7 @@ impl GroupClock {
     /// # Cancel safety
     /// As for [`sleep`](Self::sleep).
     pub fn sleep_until(&self, at: Duration) -> CpuSleep {
-        CpuSleep::new(self.host(), nanos(at))
+        CpuSleep::until(self.host(), at)
     }
 
     /// The group.
