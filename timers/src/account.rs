@@ -12,6 +12,7 @@ use crate::record::{self, NEVER, Record};
 use crate::scope::members;
 use crate::slot::Target;
 use crate::sync::Ordering;
+use crate::thread::ThreadSlot;
 use crate::timer_set::{Action, Delivery, Expiry, TimerSet};
 use crate::units::nanos;
 use crate::wake_queue::Kinds;
@@ -44,7 +45,13 @@ pub struct Account {
 }
 
 impl Account {
+    /// There can be so many at once. A multiple of 1024.
+    pub const LIMIT: usize = record::LIMIT;
+
     /// A new account, with nothing used, no limit and no group.
+    ///
+    /// # Panics
+    /// If there are [`LIMIT`](Self::LIMIT) accounts.
     pub fn new() -> Self {
         Self { record: record::take() }
     }
@@ -54,26 +61,44 @@ impl Account {
     #[inline]
     pub fn inherit() -> (Self, GroupId) {
         let account = Self::new();
-        // Two loads on the path of those who use neither groups nor scopes.
-        if let Some(parent) = crate::current::outermost()
-            && (parent.own.charges.load(Ordering::Relaxed) != 0 || crate::current::is_nested())
-        {
-            let group = account.inherit_from(parent);
-            return (account, group);
+        let group = match crate::thread::current() {
+            Some(current) => account.inherit_from(current.slot),
+            None => GroupId::NONE,
+        };
+        (account, group)
+    }
+
+    #[inline]
+    fn inherit_from(&self, slot: &'static ThreadSlot) -> GroupId {
+        // A frame that a forgotten run left may show an account that is another one by now. Then this is a guess.
+        let outermost = || record::at(slot.shown.last_target().index);
+        match slot.shown.depth() {
+            0 => GroupId::NONE,
+            1 => match outermost() {
+                None => GroupId::NONE,
+                Some(outermost) if outermost.is_alone() => GroupId::NONE,
+                Some(outermost) if !outermost.is_in_more() => self.record.inherit_group(outermost),
+                Some(_) => self.inherit_inside(slot),
+            },
+            _ => self.inherit_inside(slot),
         }
-        (account, GroupId::NONE)
     }
 
     #[cold]
-    fn inherit_from(&self, outermost: &Record) -> GroupId {
-        if let Some(scope) = crate::thread::current().and_then(|current| members::innermost(current.slot)) {
+    fn inherit_inside(&self, slot: &'static ThreadSlot) -> GroupId {
+        if let Some(scope) = members::innermost(slot) {
             members::join(self.record, scope);
         }
-        let group = outermost.cold.lock().group.clone();
-        group.map_or(GroupId::NONE, |group| {
-            self.set_group(&group);
-            group.id()
-        })
+        let outermost = crate::current::frames(slot).next();
+        outermost.map_or(GroupId::NONE, |(outermost, _)| self.record.inherit_group(outermost))
+    }
+
+    /// A number below [`LIMIT`](Self::LIMIT) that no other account of the process has while this one lives, for tables. A later account
+    /// has it again, so the numbers are about as many as there ever were accounts at once.
+    #[inline]
+    #[must_use]
+    pub fn index(&self) -> u32 {
+        self.record.index()
     }
 
     #[inline]
@@ -215,19 +240,12 @@ impl Account {
 
     /// Makes the account a member of `group`; what it used before stays with the group before.
     pub fn set_group(&self, group: &Group) {
-        let old = {
-            let mut cold = self.record.cold.lock();
-            self.record.set_charges(group.id());
-            let old = cold.group.replace(group.clone());
-            self.record.note_group();
-            old
-        };
-        drop(old);
+        self.record.move_to(group);
     }
 
     /// The account's group, if it has one.
     pub fn group(&self) -> Option<Group> {
-        self.record.cold.lock().group.clone()
+        self.record.group_handle()
     }
 
     /// For after the task was made idle, when another thread may run it already: tells whether an expiry was armed while the

@@ -7,6 +7,7 @@
 //!                                               quick check
 //!                                               handlers
 //! ```
+//! Of a task that has returned `Ready` and that nobody waits for, [`complete`](Run::complete) is `after_poll` and `end_now` in one.
 //!
 //! The fast path of a poll in which nothing expires: `begin` stores a frame, `before_poll` loads the wake queue word,
 //! `after_poll` reads the clock, adds to the account and compares use with the next expiry. A member of a group adds to the group's cell
@@ -93,6 +94,16 @@ enum Source {
     Whole(Whole),
 }
 
+/// What is known behind a poll.
+struct Behind {
+    now: Stamp,
+    /// Its length, and its sequence.
+    ns: u64,
+    seq: u32,
+    /// Nothing of the account's own is due or posted.
+    quiet: bool,
+}
+
 /// One run of an account on this thread. Ends when dropped, with a fresh stamp.
 #[derive(Debug)]
 pub struct Run<'a> {
@@ -137,26 +148,59 @@ impl<'a> Run<'a> {
     /// crossed no longer cancel.
     #[inline(always)]
     pub fn after_poll(&mut self, completed: bool) -> Control {
-        let now = self.clock.stamp(self.slot);
-        let poll_ns = now.cpu_ns.saturating_sub(self.at.cpu_ns);
-        let own = &self.record.own;
-        own.polls.store(own.polls.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        if poll_ns > own.longest_poll_ns.load(Ordering::Relaxed) {
-            own.longest_poll_ns.store(poll_ns, Ordering::Relaxed);
-        }
-        let shared = &self.record.shared;
-        let total_ns = self.record.total_ns().saturating_add(poll_ns);
-        if total_ns < shared.next_expiry_ns.load(Ordering::Relaxed)
-            && poll_ns < shared.poll_alarm_ns.load(Ordering::Relaxed)
-            && shared.wake.is_idle()
-        {
-            let watched =
-                if completed { self.restart(Section::Aftermath, now, poll_ns) } else { self.leave(now, poll_ns) };
+        let poll = self.read_poll();
+        if poll.quiet {
+            let watched = if completed {
+                self.restart(Section::Aftermath, poll.now, poll.ns)
+            } else {
+                self.leave(poll.now, poll.ns)
+            };
             return if watched { self.watched(completed) } else { Control::Proceed };
         }
-        let poll = PollReading { seq: self.seq, ns: poll_ns, until_ns: poll_ns };
-        self.restart(Section::Aftermath, now, poll_ns);
-        self.expire(completed, poll)
+        self.restart(Section::Aftermath, poll.now, poll.ns);
+        self.expire(completed, PollReading { seq: poll.seq, ns: poll.ns, until_ns: poll.ns })
+    }
+
+    /// The boundary behind a poll that returned `Ready`, and the end of the run with it: for a task of which nothing is left to be
+    /// done, as its future and its output were dropped before this, as a part of the poll. One reading of the clock instead of
+    /// two. It is too late to cancel.
+    #[inline(always)]
+    pub fn complete(mut self) -> Stamp {
+        let poll = self.read_poll();
+        if poll.quiet && !self.leave(poll.now, poll.ns) {
+            return self.ended();
+        }
+        self.complete_slowly(poll)
+    }
+
+    #[cold]
+    fn complete_slowly(mut self, poll: Behind) -> Stamp {
+        let control = if poll.quiet {
+            self.watched(true)
+        } else {
+            self.restart(Section::Aftermath, poll.now, poll.ns);
+            self.expire(true, PollReading { seq: poll.seq, ns: poll.ns, until_ns: poll.ns })
+        };
+        panics::contain(|| drop(control));
+        self.end_now()
+    }
+
+    /// Reads the clock behind a poll, and compares.
+    #[inline(always)]
+    fn read_poll(&self) -> Behind {
+        let now = self.clock.stamp(self.slot);
+        let ns = now.cpu_ns.saturating_sub(self.at.cpu_ns);
+        let own = &self.record.own;
+        own.polls.store(own.polls.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        if ns > own.longest_poll_ns.load(Ordering::Relaxed) {
+            own.longest_poll_ns.store(ns, Ordering::Relaxed);
+        }
+        let shared = &self.record.shared;
+        let total_ns = self.record.total_ns().saturating_add(ns);
+        let quiet = total_ns < shared.next_expiry_ns.load(Ordering::Relaxed)
+            && ns < shared.poll_alarm_ns.load(Ordering::Relaxed)
+            && shared.wake.is_idle();
+        Behind { now, ns, seq: self.seq, quiet }
     }
 
     /// Nothing is due of the account's own, but somebody waits for a clock that it is a part of.
@@ -442,7 +486,7 @@ impl<'a> Run<'a> {
             return Control::Proceed;
         }
         // Alive as long as this: handlers run on their behalf. (The meter is the thread's.)
-        let _group = self.record.cold.lock().group.clone();
+        let _group = self.record.group_handle();
         for whole in self.wholes() {
             while *left > 0 && whole.sum().horizon.is_due(&whole) && whole.sum().begin() {
                 let control = self.deliver(Source::Whole(whole), left, completed);

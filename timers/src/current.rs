@@ -39,11 +39,6 @@ pub(crate) fn outermost() -> Option<&'static Record> {
     frames(thread::current()?.slot).next().map(|(record, _)| record)
 }
 
-/// Whether there is more than one account on this thread.
-pub(crate) fn is_nested() -> bool {
-    thread::current().is_some_and(|current| current.slot.shown.depth() > 1)
-}
-
 /// Whether the poll on this thread may go on: `false` from the moment at which a tick found its cooperative slice over, a limit
 /// or timer expired, or something else waits for the poll's end. Futures that could go on for long then return `Pending` after
 /// waking themselves. Always `true` outside metered polls.

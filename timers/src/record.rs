@@ -8,9 +8,10 @@
 //! | line | fields | writer |
 //! | --- | --- | --- |
 //! | 1 | use, polls, longest poll, nested use, sequence | the thread that runs the account |
+//! |   | group | any thread, rarely, under the lock |
 //! |   | place in a scope | any thread, rarely, under a scope's lock |
 //! | 2 | wake queue, next expiries, limits, offloaded use, references | any thread, rarely |
-//! | 3 | timers, waker, group; what the poll's clock has beside its alarm | any thread, under the lock |
+//! | 3 | timers, waker; what the poll's clock has beside its alarm | any thread, under the lock |
 //!
 //! # Invariants
 //! * `next_expiry_ns` is never later than the earliest armed expiry or hard limit, and `next_remote_ns` never later than the
@@ -42,8 +43,9 @@ pub(crate) struct OwnerLine {
     pub(crate) nested_ns: AtomicU64,
     /// Counts sections of every owner of the record; never reset.
     pub(crate) seq: AtomicU32,
-    /// What is charged beside the account: the group's number, 0 for none, and above [`GroupId::LIMIT`] whatever makes a charge more
-    /// than an addition to that group's cell. Written under the lock, before the account first runs or between polls.
+    /// What is charged beside the account: the group's number, 0 for none, of which it has a reference; and above
+    /// [`GroupId::LIMIT`] whatever makes a charge more than an addition to that group's cell. Written under the lock, or before
+    /// anybody else has the account.
     pub(crate) charges: AtomicU32,
     pub(crate) scope: ScopeLinks,
 }
@@ -106,8 +108,8 @@ const COLD_IN_USE: u32 = 1;
 const COLD_HAS_WAKER: u32 = 2;
 /// There are, or were, timers on the clock of the poll in progress.
 const COLD_HAS_POLL_TIMERS: u32 = 4;
-/// There is a group.
-const COLD_HAS_GROUP: u32 = 8;
+/// There is, or was, a limit of one poll; which nobody waits for.
+const COLD_HAS_POLL_LIMIT: u32 = 8;
 
 /// What is looked at only when something is armed, woken or ended.
 #[derive(Debug, Default)]
@@ -115,7 +117,6 @@ pub(crate) struct Cold {
     /// Shared, so that it can be had without running a clone of the user's under the lock.
     pub(crate) waker: Option<Arc<Waker>>,
     pub(crate) timers: Option<Box<Timers>>,
-    pub(crate) group: Option<Group>,
 }
 
 #[derive(Debug)]
@@ -188,13 +189,73 @@ impl Record {
     /// The group, if the account has one.
     #[inline]
     pub(crate) fn group(&self) -> GroupId {
-        GroupId::from_index(self.own.charges.load(Ordering::Relaxed) % CHARGES_MORE)
+        GroupId::from_index(self.own.charges.load(Ordering::Acquire) % CHARGES_MORE)
     }
 
-    /// Stores what is charged beside the account. Under the lock.
+    /// Stores what is charged beside the account. Under the lock, or while nobody else has the account.
     pub(crate) fn set_charges(&self, group: GroupId) {
         let more = if group.depth() > 1 || crate::scope::members::concerns(self) { CHARGES_MORE } else { 0 };
-        self.own.charges.store(group.index() as u32 | more, Ordering::Relaxed);
+        // Release: who sees the number sees that there is a group.
+        self.own.charges.store(group.index() as u32 | more, Ordering::Release);
+    }
+
+    /// Whether there is neither a group nor a scope around.
+    #[inline]
+    pub(crate) fn is_alone(&self) -> bool {
+        self.own.charges.load(Ordering::Acquire) == 0
+    }
+
+    /// Whether there is more than a group that is not nested.
+    #[inline]
+    pub(crate) fn is_in_more(&self) -> bool {
+        self.own.charges.load(Ordering::Acquire) >= CHARGES_MORE
+    }
+
+    /// Puts the account into another group; what it used before stays with the group before.
+    pub(crate) fn move_to(&self, group: &Group) {
+        // The handle lives, so there is something to count.
+        let _alive = group.id().retain();
+        let old = {
+            let _cold = self.cold.lock();
+            let old = self.group();
+            self.set_charges(group.id());
+            old
+        };
+        // Behind the store: see `share_group`.
+        old.release();
+    }
+
+    /// A reference to the account's group, for somebody else: its number, or [`NONE`](GroupId::NONE).
+    pub(crate) fn share_group(&self) -> GroupId {
+        loop {
+            let id = self.group();
+            if id == GroupId::NONE {
+                return id;
+            }
+            if id.retain() {
+                // If the account left the group meanwhile, the number may be another group's. Whoever gave it up stored the account's
+                // new number before, and `retain` acquires that.
+                if self.group() == id {
+                    return id;
+                }
+                id.release();
+            }
+        }
+    }
+
+    /// Puts an account that nobody else has yet into the group of another. Returns which.
+    pub(crate) fn inherit_group(&self, from: &Record) -> GroupId {
+        let id = from.share_group();
+        self.set_charges(id);
+        id
+    }
+
+    /// A handle to the account's group.
+    pub(crate) fn group_handle(&self) -> Option<Group> {
+        let id = self.share_group();
+        let group = Group::of(id);
+        id.release();
+        group
     }
 
     /// Whether something has expired by what has been charged: the quick check.
@@ -217,25 +278,23 @@ impl Record {
         counter.store(counter.load(Ordering::Relaxed).wrapping_add(ns), Ordering::Relaxed);
     }
 
-    /// Whether nobody but the owner has a handle, and nothing was ever put into `cold` but a group: then nobody can come to wait for
+    /// Whether nobody but the owner has a handle, and nothing was ever put into `cold`: then nobody can come to wait for
     /// anything here but by a new handle, whose making fences (see [`retain`](Self::retain)).
     #[inline]
     pub(crate) fn is_plain(&self) -> bool {
-        self.shared.refs.load(Ordering::Acquire) == 1
-            && self.shared.cold_state.load(Ordering::Relaxed) & !COLD_HAS_GROUP == 0
+        self.shared.refs.load(Ordering::Acquire) == 1 && self.cold_state() & !COLD_HAS_POLL_LIMIT == 0
     }
 
-    /// A group was put into `cold`, and nothing else; call it under the lock.
-    pub(crate) fn note_group(&self) {
-        let state = self.shared.cold_state.load(Ordering::Relaxed);
-        self.shared.cold_state.store(state | COLD_HAS_GROUP, Ordering::Relaxed);
+    #[inline]
+    fn cold_state(&self) -> u32 {
+        self.shared.cold_state.load(Ordering::Relaxed)
     }
 
     /// Whether somebody else has a handle, or something is armed, and there is no waker yet to tell the task by.
     #[inline]
     pub(crate) fn wants_waker(&self) -> bool {
-        let cold = self.shared.cold_state.load(Ordering::Relaxed);
-        cold & COLD_HAS_WAKER == 0 && (cold != 0 || self.shared.refs.load(Ordering::Relaxed) > 1)
+        let cold = self.cold_state();
+        cold & COLD_HAS_WAKER == 0 && (cold & !COLD_HAS_POLL_LIMIT != 0 || self.shared.refs.load(Ordering::Relaxed) > 1)
     }
 
     /// Whether there are timers on the clock of the poll in progress.
@@ -248,8 +307,8 @@ impl Record {
         let has_waker = if cold.waker.is_some() { COLD_HAS_WAKER } else { 0 };
         let of_poll = cold.timers.as_ref().is_some_and(|timers| timers.poll.is_some());
         let of_poll = if of_poll { COLD_HAS_POLL_TIMERS } else { 0 };
-        let has_group = if cold.group.is_some() { COLD_HAS_GROUP } else { 0 };
-        self.shared.cold_state.store(COLD_IN_USE | has_waker | of_poll | has_group, Ordering::Relaxed);
+        let poll_limit = self.cold_state() & COLD_HAS_POLL_LIMIT;
+        self.shared.cold_state.store(COLD_IN_USE | has_waker | of_poll | poll_limit, Ordering::Relaxed);
         let (any, remote) = cold.timers.as_ref().map_or((NEVER, NEVER), |timers| timers.task.next_expiries());
         let any = any.min(self.shared.hard_ns.load(Ordering::Relaxed));
         self.shared.next_remote_ns.store(remote, Ordering::Relaxed);
@@ -286,7 +345,8 @@ impl Record {
         {
             let cold = self.cold.lock();
             self.poll_hard_ns.store(hard_ns, Ordering::Relaxed);
-            // Nothing is put into `cold`: a task that has no more than this limit stays plain.
+            // A task that has no more than this limit stays plain.
+            self.shared.cold_state.store(self.cold_state() | COLD_HAS_POLL_LIMIT, Ordering::Relaxed);
             self.refresh_poll(&cold);
         }
         self.shared.wake.retract_limit();
@@ -361,25 +421,18 @@ impl Record {
         }
     }
 
-    /// Makes the record ready for its next owner, so that whoever takes it, perhaps on another processor, need not touch it.
-    fn recycle(&'static self) {
-        self.shared.wake.vacate();
-        // Whoever reads a counter as it is reset below sees that the generation has moved on.
-        fence(Ordering::Release);
-        if self.shared.cold_state.load(Ordering::Relaxed) != 0 {
-            let old = std::mem::take(&mut *self.cold.lock());
-            // Its parts may run user code (handlers, wakers), so they go outside the lock.
-            crate::panics::contain(|| drop(old));
-            self.shared.cold_state.store(0, Ordering::Relaxed);
-            // What is in a scope, or is one, has something in `cold`.
-            let scope = crate::scope::members::parent(self);
-            self.own.scope.reset();
-            if let Some(scope) = scope {
-                scope.release();
-            }
-        }
-        for counter in [&self.own.used_ns, &self.own.polls, &self.own.longest_poll_ns, &self.own.nested_ns] {
-            counter.store(0, Ordering::Relaxed);
+    /// Resets what only those accounts have whose `cold_state` says so.
+    #[cold]
+    fn clear(&self) {
+        let old = std::mem::take(&mut *self.cold.lock());
+        // Its parts may run user code (handlers, wakers), so they go outside the lock.
+        crate::panics::contain(|| drop(old));
+        self.shared.cold_state.store(0, Ordering::Relaxed);
+        // What is in a scope, or is one, has something in `cold`.
+        let scope = crate::scope::members::parent(self);
+        self.own.scope.reset();
+        if let Some(scope) = scope {
+            scope.release();
         }
         let shared = &self.shared;
         for limit in [&shared.next_expiry_ns, &shared.next_remote_ns, &shared.hard_ns, &shared.poll_alarm_ns] {
@@ -388,15 +441,37 @@ impl Record {
         for limit in [&self.poll_hard_ns, &self.poll_remote_ns, &self.poll_next_remote_ns] {
             limit.store(NEVER, Ordering::Relaxed);
         }
+    }
+
+    /// Makes the record ready for its next owner, so that whoever takes it, perhaps on another processor, need not touch it.
+    fn recycle(&'static self) {
+        self.shared.wake.vacate();
+        // Whoever reads a counter as it is reset below sees that the generation has moved on.
+        fence(Ordering::Release);
+        if self.cold_state() != 0 {
+            self.clear();
+        }
+        for counter in [&self.own.used_ns, &self.own.polls, &self.own.longest_poll_ns, &self.own.nested_ns] {
+            counter.store(0, Ordering::Relaxed);
+        }
         self.shared.offloaded_ns.store(0, Ordering::Relaxed);
         self.shared.reported_ns.store(0, Ordering::Relaxed);
-        self.own.charges.store(0, Ordering::Relaxed);
+        if !self.is_alone() {
+            let group = self.group();
+            self.own.charges.store(0, Ordering::Relaxed);
+            group.release();
+        }
         self.shared.refs.store(1, Ordering::Relaxed);
         // Nobody has its new generation yet, so nothing is posted before somebody takes it.
         self.shared.wake.occupy();
         arena::give_back(self);
     }
 }
+
+/// Records come in chunks of so many, so many chunks at most.
+const CHUNK: usize = 1024;
+const CHUNKS: usize = 65_536;
+pub(crate) const LIMIT: usize = CHUNK * CHUNKS;
 
 /// A record for a new owner, with one reference.
 pub(crate) fn take() -> &'static Record {
@@ -422,12 +497,10 @@ pub(crate) fn allocated() -> usize {
 /// a lock, so that threads which make and end accounts rarely meet.
 #[cfg(not(loom))]
 mod arena {
-    use super::Record;
+    use super::{CHUNK, CHUNKS, LIMIT, Record};
     use std::cell::RefCell;
     use std::sync::{Mutex, MutexGuard, OnceLock};
 
-    const CHUNK: usize = 1024;
-    const CHUNKS: usize = 65_536;
     /// How many go between a thread and the list at a time; a thread holds twice as many at most.
     const BATCH: usize = 32;
 
@@ -448,7 +521,7 @@ mod arena {
         fn deal(&mut self, hand: &mut Vec<&'static Record>) {
             if self.list.is_empty() {
                 let chunk = self.chunks;
-                assert!(chunk < CHUNKS, "more than {} accounts at once", CHUNK * CHUNKS);
+                assert!(chunk < CHUNKS, "more than {LIMIT} accounts at once");
                 self.chunks += 1;
                 let records: &'static [Record] =
                     Box::leak((0..CHUNK).map(|i| Record::new((chunk * CHUNK + i) as u32)).collect());

@@ -81,16 +81,13 @@ impl Run<Reason> for JobRun<'_> {
         }
     }
 
-    fn after_poll(&mut self, _completed: bool) -> Verdict<Reason> {
-        Verdict::Proceed
-    }
-
     /// Charges the call before its outcome can be seen, so that who awaits the job finds its time on the clock.
-    fn section(&mut self) {
+    fn after_poll(&mut self, _completed: bool) -> Verdict<Reason> {
         if let Some((lease, run)) = self.metered.take() {
             let at = run.end();
             self.metered = Some((lease, lease.offload(&self.core.offload, at)));
         }
+        Verdict::Proceed
     }
 
     fn end(self) -> Option<Stamp> {
@@ -99,6 +96,10 @@ impl Run<Reason> for JobRun<'_> {
 
     fn end_now(self) -> Option<Stamp> {
         self.metered.map(|(_, run)| run.end())
+    }
+
+    fn complete(self) -> Option<Stamp> {
+        self.end_now()
     }
 }
 

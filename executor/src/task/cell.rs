@@ -6,6 +6,7 @@
 //! the [parent module](super)).
 #![allow(unsafe_code)]
 
+use std::alloc::Layout;
 use std::future::Future;
 use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,6 +14,7 @@ use std::pin::Pin;
 use std::ptr::NonNull;
 use std::task::{Context, Poll, Waker};
 
+use super::memory;
 use super::panic::{contain, discard};
 use super::refs::Runnable;
 use super::running::Running;
@@ -62,7 +64,7 @@ where
     F: Future + 'static,
     S: Schedule,
 {
-    Cell::<F, S>::boxed(core, State::scheduled(others), Stage::Pending(future))
+    Cell::<F, S>::make(core, State::scheduled(others), Stage::Pending(future))
 }
 
 impl<F, S> Cell<F, S>
@@ -78,13 +80,17 @@ where
         dealloc: dealloc::<F, S>,
     };
 
-    fn boxed(core: S, state: State, stage: Stage<F, S::Reason>) -> NonNull<Header<S>> {
-        let cell = Box::new(Self {
-            header: Header { state, vtable: &Self::VTABLE, join_waker: UnsafeCell::new(None), core },
-            stage: UnsafeCell::new(stage),
-        });
-        // The pointer keeps the provenance of the whole box: it comes from `Box::into_raw` and is only ever cast.
-        NonNull::from(Box::leak(cell)).cast()
+    fn make(core: S, state: State, stage: Stage<F, S::Reason>) -> NonNull<Header<S>> {
+        let ptr = memory::allocate(Layout::new::<Self>()).cast::<Self>();
+        // SAFETY: the memory is fresh, and has this layout.
+        unsafe {
+            ptr.write(Self {
+                header: Header { state, vtable: &Self::VTABLE, join_waker: UnsafeCell::new(None), core },
+                stage: UnsafeCell::new(stage),
+            });
+        }
+        // It keeps the provenance of the whole cell, as it is only ever cast.
+        ptr.cast()
     }
 
     /// Replaces the stage and drops the old one in place; hands back the payload if that panicked.
@@ -117,8 +123,8 @@ where
     state.start();
     let running = Running::enter(ptr.as_ptr().cast(), S::REGISTERED);
 
-    let end = match run.before_poll() {
-        Verdict::Cancel(reason) => End::Cancelled(reason),
+    let (end, completed) = match run.before_poll() {
+        Verdict::Cancel(reason) => (End::Cancelled(reason), false),
         Verdict::Proceed => {
             // SAFETY: the waker borrows the runnable's reference: it is never dropped itself, and it does not live
             // longer than this block, in which we hold that reference. Clones count themselves.
@@ -129,7 +135,7 @@ where
                     // SAFETY: RUNNING is ours, so the stage is ours alone until we clear it.
                     match unsafe { &mut *stage } {
                         Stage::Pending(future) => {
-                            // SAFETY: the cell is in a box whose content is never moved, and the future is dropped
+                            // SAFETY: a cell is never moved, and the future is dropped
                             // in place only, by `replace` or `dealloc`.
                             unsafe { Pin::new_unchecked(future) }.poll(&mut cx)
                         }
@@ -170,22 +176,14 @@ where
                         behind_suspend();
                         return at;
                     }
-                    Verdict::Cancel(reason) => End::Cancelled(reason),
+                    Verdict::Cancel(reason) => (End::Cancelled(reason), false),
                 },
-                Ok(Poll::Ready(output)) => {
-                    // It returned in time to return: whatever was decided against it comes too late.
-                    contain(|| run.after_poll(true));
-                    End::Returned(output)
-                }
-                Err(payload) => {
-                    contain(|| run.after_poll(true));
-                    End::Panicked(payload)
-                }
+                Ok(Poll::Ready(output)) => (End::Returned(output), true),
+                Err(payload) => (End::Panicked(payload), true),
             }
         }
     };
 
-    run.section();
     // SAFETY: RUNNING is still ours. The future goes first, alone, so that its destructor cannot take the outcome
     // with it.
     let end = match unsafe { cell.replace(Stage::Taken) } {
@@ -200,17 +198,20 @@ where
     running.retired();
     run.count_end();
     let ours = 1 + usize::from(registered);
-    let alone = state.is_last(ours);
-    cell.header.core.end(alone);
-    if alone {
+    if state.is_last(ours) && cell.header.core.is_unobserved() {
         // Nobody is left to hear of it, and nobody can come.
         contain(|| drop(end));
-        let at = run.end_now();
+        let at = if completed { run.complete() } else { run.end_now() };
         drop(running);
         // SAFETY: the last references are ours.
         unsafe { free(ptr) };
         return at;
     }
+    if completed {
+        // It returned in time to return: whatever was decided against it comes too late.
+        contain(|| run.after_poll(true));
+    }
+    cell.header.core.end();
     // SAFETY: RUNNING is still ours. What is replaced is `Taken`, which has nothing to drop.
     if let Err(payload) = unsafe { cell.replace(Stage::Ended(end)) } {
         discard(payload);
@@ -323,10 +324,12 @@ where
     F: Future + 'static,
     S: Schedule,
 {
-    // SAFETY: it was leaked from a box of this type, and nobody else has it. A panic of a destructor (a future that
-    // everybody forgot) still frees the rest, and goes no further.
-    let cell = unsafe { Box::from_raw(ptr.cast::<Cell<F, S>>().as_ptr()) };
-    contain(|| drop(cell));
+    let cell = ptr.cast::<Cell<F, S>>();
+    // A panic of a destructor (a future that everybody forgot) goes no further.
+    // SAFETY: the cell is live, and nobody else has it.
+    contain(|| unsafe { cell.drop_in_place() });
+    // SAFETY: the memory is from `allocate`, which was asked for this type's layout, and nothing is left in it.
+    unsafe { memory::free(cell.cast(), Layout::new::<Cell<F, S>>()) }
 }
 
 /// Frees a cell.

@@ -8,7 +8,7 @@ use std::task::Waker;
 
 use stipend_timers::{Account, CancelReason, Control, GroupId, Stamp};
 
-use super::registry::{self, Slot, SlotId};
+use super::registry::{self, Slot};
 use super::{End, Id, JoinError, Run, Runnable, Schedule, TaskRef, Verdict};
 use crate::runtime::{Counter, Shared, context};
 
@@ -19,8 +19,6 @@ use crate::runtime::{Counter, Shared, context};
 pub(crate) struct TaskCore {
     account: Account,
     home: Home,
-    /// Where it is registered while it lives.
-    slot: SlotId,
     /// Whose turn it runs in.
     group: GroupId,
     id: Id,
@@ -41,12 +39,13 @@ impl TaskCore {
         spawned_at: &'static Location<'static>,
         extras: Option<Box<Extras>>,
     ) -> Self {
-        Self { account, home, slot: registry::take(), group, id: Id::next(), spawned_at, extras }
+        Self { account, home, group, id: Id::next(), spawned_at, extras }
     }
 
-    /// Its place in the registry.
+    /// Its place in the registry, for who puts it there.
+    #[inline]
     pub(crate) fn slot(&self) -> &'static Slot<Self> {
-        registry::slot(&self.slot)
+        registry::slot_or_make(self.account.index())
     }
 
     /// Whether it is a task of this runtime. The address is not looked behind, so it may be asked of any task.
@@ -154,15 +153,17 @@ impl Schedule for TaskCore {
         self.account.set_waker(waker);
     }
 
-    fn end(&self, alone: bool) {
-        // Else the account's drop, which follows, ends it, and cheaper.
-        if !alone || !self.account.is_unobserved() {
-            self.account.end();
-        }
+    #[inline]
+    fn is_unobserved(&self) -> bool {
+        self.account.is_unobserved()
+    }
+
+    fn end(&self) {
+        self.account.end();
     }
 
     fn retire(&self) -> Option<TaskRef<Self>> {
-        self.slot().remove()
+        registry::slot(self.account.index()).remove()
     }
 }
 
@@ -196,6 +197,11 @@ impl Run<Reason> for Metered<'_> {
 
     fn end_now(self) -> Stamp {
         self.run.end_now()
+    }
+
+    #[inline]
+    fn complete(self) -> Stamp {
+        self.run.complete()
     }
 }
 

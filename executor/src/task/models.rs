@@ -100,6 +100,7 @@ impl Run<()> for Bracket<'_> {
     }
     fn end(self) {}
     fn end_now(self) {}
+    fn complete(self) {}
 }
 
 /// Ready once the flag is up; leaves its waker; counts its drops.

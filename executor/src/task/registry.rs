@@ -1,11 +1,10 @@
 //! The live tasks: from here shutdown cancels them and `Handle::tasks` lists them.
 //!
-//! Each live task stands in a *slot*, a pointer in a table of the process that is never freed. To register is one store, to leave
-//! one exchange; no lock, and nothing that threads which spawn share. Slots without a task are dealt to threads in batches, and
-//! whoever ends a task keeps its slot for the next that it spawns.
+//! Each live task stands in a *slot*, a pointer in a table of the process that is never freed: that of its account's index. To
+//! register is one store, to leave one exchange; no lock, and nothing that threads which spawn share.
 //!
 //! # Invariants
-//! * A slot belongs to whoever took it until it is given back; only that one puts a task in, and only if there is none.
+//! * A slot belongs to the task whose account has its index; only that task is put in, and it has left before the account is dropped.
 //! * While a task is in its slot, the slot holds one of its references. So whoever wants a look must keep it there: it *pins* the
 //!   pointer by its lowest bit, counts a reference of its own, and unpins. A task that leaves meanwhile waits for these few
 //!   instructions.
@@ -80,104 +79,51 @@ impl<S: Schedule> Slot<S> {
 
 /// The slots of the process.
 #[cfg(not(loom))]
-pub(crate) use self::arena::{SlotId, all, slot, take};
+pub(crate) use self::table::{all, slot, slot_or_make};
 
 #[cfg(not(loom))]
-mod arena {
-    use std::cell::RefCell;
+mod table {
+    use std::sync::OnceLock;
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::sync::{Mutex, OnceLock};
+
+    use stipend_timers::Account;
 
     use super::Slot;
-    use crate::sync::lock;
     use crate::task::TaskCore;
 
     const CHUNK: usize = 1024;
-    const CHUNKS: usize = 65_536;
-    /// How many go between a thread and the list at a time; a thread holds twice as many at most.
-    const BATCH: usize = 32;
 
-    static TABLE: [OnceLock<Box<[Slot<TaskCore>]>>; CHUNKS] = [const { OnceLock::new() }; CHUNKS];
+    static TABLE: [OnceLock<Box<[Slot<TaskCore>]>>; Account::LIMIT / CHUNK] =
+        [const { OnceLock::new() }; Account::LIMIT / CHUNK];
+    /// No chunk from here on has a task.
     static MADE: AtomicUsize = AtomicUsize::new(0);
-    /// Slots that nobody has at hand.
-    static FREE: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 
-    /// A slot that was taken. It is given back when this is dropped; then it must be empty.
-    #[derive(Debug)]
-    pub(crate) struct SlotId(u32);
-
-    struct Hand(Vec<u32>);
-
-    impl Drop for Hand {
-        fn drop(&mut self) {
-            lock(&FREE).append(&mut self.0);
+    /// The slot of an account that has or had a task.
+    #[inline]
+    pub(crate) fn slot(index: u32) -> &'static Slot<TaskCore> {
+        match TABLE[index as usize / CHUNK].get() {
+            Some(chunk) => &chunk[index as usize % CHUNK],
+            None => unreachable!("a task is put into its slot before it runs"),
         }
     }
 
-    thread_local! {
-        static HAND: RefCell<Hand> = const { RefCell::new(Hand(Vec::new())) };
+    /// The slot of an account.
+    #[inline]
+    pub(crate) fn slot_or_make(index: u32) -> &'static Slot<TaskCore> {
+        let chunk = TABLE[index as usize / CHUNK].get_or_init(|| make(index));
+        &chunk[index as usize % CHUNK]
     }
 
-    fn deal(hand: &mut Vec<u32>) {
-        let mut free = lock(&FREE);
-        if free.is_empty() {
-            let chunk = MADE.load(Ordering::Relaxed);
-            assert!(chunk < CHUNKS, "more than {} tasks at once", CHUNK * CHUNKS);
-            TABLE[chunk].get_or_init(|| (0..CHUNK).map(|_| Slot::new()).collect());
-            // Under the lock, so each chunk is made once.
-            MADE.store(chunk + 1, Ordering::Release);
-            let first = (chunk * CHUNK) as u32;
-            free.extend((first..first + CHUNK as u32).rev());
-        }
-        let keep = free.len().saturating_sub(BATCH);
-        hand.extend(free.drain(keep..));
-    }
-
-    /// A slot for a new task.
-    pub(crate) fn take() -> SlotId {
-        let at_hand = HAND.try_with(|hand| {
-            let hand = &mut hand.borrow_mut().0;
-            if hand.is_empty() {
-                deal(hand);
-            }
-            hand.pop()
-        });
-        SlotId(at_hand.ok().flatten().unwrap_or_else(|| {
-            // A thread that is ending has no hand any more.
-            let mut batch = Vec::new();
-            deal(&mut batch);
-            let slot = batch.pop().expect("a batch is never empty");
-            lock(&FREE).append(&mut batch);
-            slot
-        }))
-    }
-
-    impl Drop for SlotId {
-        fn drop(&mut self) {
-            let kept = HAND.try_with(|hand| {
-                let hand = &mut hand.borrow_mut().0;
-                if hand.len() == 2 * BATCH {
-                    lock(&FREE).extend(hand.drain(BATCH..));
-                }
-                hand.push(self.0);
-            });
-            if kept.is_err() {
-                lock(&FREE).push(self.0);
-            }
-        }
-    }
-
-    /// A slot that was taken.
-    pub(crate) fn slot(id: &SlotId) -> &'static Slot<TaskCore> {
-        match TABLE[id.0 as usize / CHUNK].get() {
-            Some(chunk) => &chunk[id.0 as usize % CHUNK],
-            None => unreachable!("slots are dealt from chunks that were made"),
-        }
+    #[cold]
+    fn make(index: u32) -> Box<[Slot<TaskCore>]> {
+        // Before anybody can get hold of the chunk: whoever sees a task's spawn counted sees this too.
+        MADE.fetch_max(index as usize / CHUNK + 1, Ordering::AcqRel);
+        (0..CHUNK).map(|_| Slot::new()).collect()
     }
 
     /// Every slot there ever was.
     pub(crate) fn all() -> impl Iterator<Item = &'static Slot<TaskCore>> {
         let made = MADE.load(Ordering::Acquire);
-        TABLE[..made].iter().filter_map(|chunk| chunk.get()).flatten()
+        TABLE[..made].iter().filter_map(OnceLock::get).flatten()
     }
 }

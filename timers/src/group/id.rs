@@ -6,14 +6,16 @@
 //! # Invariants
 //! * A number belongs to one group at a time; it is used again after that group has ended, and then its [`serial`](GroupId::serial)
 //!   has moved on.
+//! * A group lives while its count is not zero: one for each handle, member and child. The count can be tried at any time, by
+//!   whoever has the number from somewhere, and then says whether a group has it.
 //! * A group's parent lives as long as the group, so while a group lives its chain of parents is true and ends.
 //! * Reading by a number that nobody has is harmless: it gives what the last owner left. So is having its timers delivered: whose they
 //!   are, they are due by its clock.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::{Arc, Mutex, OnceLock};
 
-use super::{MAX_DEPTH, lock};
+use super::{MAX_DEPTH, Node, lock};
 use crate::sum::Sum;
 use crate::thread;
 
@@ -85,6 +87,34 @@ impl GroupId {
         self.params().map_or(0, |params| params.base_ns.load(Ordering::Relaxed))
     }
 
+    /// Counts one more for a group that lives. False: no group has the number.
+    #[inline]
+    pub(crate) fn retain(self) -> bool {
+        let Some(params) = self.params() else { return false };
+        let mut count = params.count.load(Ordering::Relaxed);
+        while count > 0 {
+            // Acquire: whoever finds a group under a number that came from elsewhere sees what made the number free before.
+            match params.count.compare_exchange_weak(count, count + 1, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => return true,
+                Err(now) => count = now,
+            }
+        }
+        false
+    }
+
+    /// Gives back what [`retain`](Self::retain) counted.
+    #[inline]
+    pub(crate) fn release(self) {
+        if let Some(params) = self.params()
+            && params.count.fetch_sub(1, Ordering::Release) == 1
+        {
+            fence(Ordering::Acquire);
+            // The number is given back with the node, behind the lock.
+            let node = lock(&params.node).take();
+            drop(node);
+        }
+    }
+
     fn params(self) -> Option<&'static Params> {
         if self == Self::NONE { None } else { params(self.index()) }
     }
@@ -97,6 +127,10 @@ pub(super) struct Params {
     depth: AtomicU32,
     serial: AtomicU64,
     base_ns: AtomicU64,
+    /// References to the group.
+    count: AtomicU64,
+    /// The group itself, while it has any.
+    node: Mutex<Option<Arc<Node>>>,
     sum: Sum,
 }
 
@@ -133,6 +167,8 @@ pub(super) fn take(weight: u32, parent: GroupId) -> Option<GroupId> {
         depth: AtomicU32::new(0),
         serial: AtomicU64::new(0),
         base_ns: AtomicU64::new(0),
+        count: AtomicU64::new(0),
+        node: Mutex::new(None),
         sum: Sum::new(),
     };
     let params =
@@ -145,6 +181,19 @@ pub(super) fn take(weight: u32, parent: GroupId) -> Option<GroupId> {
     params.base_ns.store(thread::all_slots().map(|slot| slot.groups.used_ns(id)).sum(), Ordering::Relaxed);
     params.serial.store(numbers.serial, Ordering::Release);
     Some(id)
+}
+
+/// The group that took the number begins, with one reference.
+pub(super) fn begin(id: GroupId, node: Arc<Node>) {
+    if let Some(params) = id.params() {
+        *lock(&params.node) = Some(node);
+        params.count.store(1, Ordering::Release);
+    }
+}
+
+/// The node of a group that the caller has a reference to.
+pub(super) fn node(id: GroupId) -> Option<Arc<Node>> {
+    lock(&id.params()?.node).clone()
 }
 
 /// The group has ended.

@@ -8,7 +8,8 @@
 //!
 //! # Invariants
 //! * Each cell is written by the thread that holds the slot, and only grows: a group's clock never goes back.
-//! * A group lives as long as its members, its child groups, and the handles to it, its clock and its timers.
+//! * A group lives as long as its members, its child groups, and the handles to it, its clock and its timers. All of them are counted
+//!   in one place, by the group's [number](GroupId): a member is a number in its record and no more.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -101,7 +102,6 @@ struct Node {
 /// assert!(tenant.cpu_time().is_zero());
 /// # Ok::<(), stipend_timers::GroupError>(())
 /// ```
-#[derive(Clone)]
 pub struct Group(Arc<Node>);
 
 impl Group {
@@ -156,6 +156,28 @@ impl Group {
     /// A number by which an executor's run queues know the group. It is given to another group when this one has ended.
     pub fn id(&self) -> GroupId {
         self.0.id
+    }
+}
+
+impl Group {
+    /// A handle to the group that has this number, if one has.
+    pub(crate) fn of(id: GroupId) -> Option<Group> {
+        // What was counted here is the handle's.
+        id.retain().then(|| id::node(id)).flatten().map(Self)
+    }
+}
+
+impl Clone for Group {
+    fn clone(&self) -> Self {
+        // The group lives, so there is something to count.
+        let _alive = self.id().retain();
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.id().release();
     }
 }
 
@@ -227,7 +249,9 @@ impl GroupBuilder {
             return Err(GroupError::TooDeep { max: MAX_DEPTH });
         }
         let id = id::take(self.weight, above).ok_or(GroupError::TooMany { max: GroupId::LIMIT - 1 })?;
-        Ok(Group(Arc::new(Node { name: self.name, parent: self.parent, id })))
+        let node = Arc::new(Node { name: self.name, parent: self.parent, id });
+        id::begin(id, Arc::clone(&node));
+        Ok(Group(node))
     }
 }
 
