@@ -229,18 +229,24 @@ impl Record {
     pub(crate) fn share_group(&self) -> GroupId {
         loop {
             let id = self.group();
-            if id == GroupId::NONE {
+            if id == GroupId::NONE || self.share(id) {
                 return id;
             }
-            if id.retain() {
-                // If the account left the group meanwhile, the number may be another group's. Whoever gave it up stored the account's
-                // new number before, and `retain` acquires that.
-                if self.group() == id {
-                    return id;
-                }
-                id.release();
-            }
         }
+    }
+
+    /// A reference to what was the account's group a moment ago, if it still is.
+    fn share(&self, id: GroupId) -> bool {
+        if !id.retain() {
+            return false;
+        }
+        // If the account left the group meanwhile, the number may be another group's. Whoever gave it up stored the account's new number
+        // before, and `retain` acquires that.
+        let still = self.group() == id;
+        if !still {
+            id.release();
+        }
+        still
     }
 
     /// Puts an account that nobody else has yet into the group of another. Returns which.
@@ -625,6 +631,26 @@ mod arena {
 #[cfg(all(test, not(loom), target_pointer_width = "64"))]
 mod tests {
     use super::Record;
+    use crate::group::Group;
+
+    #[test]
+    fn g12_a_group_that_the_account_has_left_is_not_shared_by_its_number() {
+        let record = super::take();
+        record.move_to(&Group::new("first").unwrap());
+        let first = record.group();
+        record.move_to(&Group::new("second").unwrap());
+        // Until the number is another group's.
+        let mut decoys: Vec<Group> = Vec::new();
+        while !decoys.iter().any(|decoy| decoy.id() == first) {
+            decoys.push(Group::new("decoy").unwrap());
+        }
+        let serial = first.serial();
+        assert!(!record.share(first));
+        // No reference is left of it: the number is free once the decoy has gone.
+        drop(decoys);
+        assert!(!first.retain() || first.serial() != serial);
+        record.release();
+    }
 
     #[test]
     fn a_record_is_three_lines() {

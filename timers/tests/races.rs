@@ -13,7 +13,7 @@ use common::{Bench, Wakes, ms};
 use futures::StreamExt;
 use futures::executor::block_on;
 use stipend_timers::test::Manual;
-use stipend_timers::{Account, Control, CpuTimer};
+use stipend_timers::{Account, Control, CpuTimer, Group};
 
 /// Stops the other threads also when an assertion fails, so that the scope ends.
 struct Stop<'a>(&'a AtomicBool);
@@ -263,4 +263,41 @@ fn t27_no_boundary_passes_over_a_timer_whatever_is_armed_beside_it() {
         }
     });
     assert!(polled.load(SeqCst) > 100);
+}
+
+/// The account's group changes while the account makes children, and numbers of groups that have ended come to others at once.
+#[test]
+fn g12_a_child_is_in_a_group_that_its_maker_was_in() {
+    let (manual, account, stop) = (Manual::new(), Account::new(), AtomicBool::new(false));
+    let children = AtomicUsize::new(0);
+    account.set_group(&Group::new("a place to be").unwrap());
+    scope(|s| {
+        let _stop = Stop(&stop);
+        s.spawn(|| {
+            while !stop.load(SeqCst) {
+                account.set_group(&Group::new("a place to be").unwrap());
+                // Has the number of the group before, most likely.
+                let _decoy = Group::new("a decoy").unwrap();
+                std::thread::yield_now();
+            }
+        });
+        let lease = manual.meter().attach();
+        let mut run = lease.begin(&account, lease.stamp());
+        assert!(matches!(run.before_poll(), Control::Proceed));
+        for _ in 0..100_000 {
+            let (child, id) = Account::inherit();
+            let group = child.group().expect("its maker always is in a group");
+            assert_eq!((group.name(), group.id()), ("a place to be", id));
+            children.fetch_add(1, SeqCst);
+        }
+        run.end();
+    });
+    assert_eq!(children.load(SeqCst), 100_000);
+    let last = account.group().unwrap();
+    drop(account);
+    // Nobody else has a reference, so the number is free as soon as this one goes: it comes to the next group.
+    let (id, serial) = (last.id(), last.id().serial());
+    drop(last);
+    let heirs: Vec<_> = (0..64).map(|_| Group::new("an heir").unwrap()).collect();
+    assert!(heirs.iter().any(|heir| heir.id() == id && id.serial() != serial), "a reference was not given back");
 }
