@@ -77,7 +77,7 @@ impl Account {
             1 => match outermost() {
                 None => GroupId::NONE,
                 Some(outermost) if outermost.is_alone() => GroupId::NONE,
-                Some(outermost) if !outermost.is_in_more() => self.record.inherit_group(outermost),
+                Some(outermost) if !outermost.is_in_more() => self.record.inherit_group(outermost, slot),
                 Some(_) => self.inherit_inside(slot),
             },
             _ => self.inherit_inside(slot),
@@ -90,7 +90,7 @@ impl Account {
             members::join(self.record, scope);
         }
         let outermost = crate::current::frames(slot).next();
-        outermost.map_or(GroupId::NONE, |(outermost, _)| self.record.inherit_group(outermost))
+        outermost.map_or(GroupId::NONE, |(outermost, _)| self.record.inherit_group(outermost, slot))
     }
 
     /// A number below [`LIMIT`](Self::LIMIT) that no other account of the process has while this one lives, for tables. A later account

@@ -26,6 +26,7 @@ use std::task::Waker;
 use crate::group::{Group, GroupId};
 use crate::slot::Target;
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, fence};
+use crate::thread::ThreadSlot;
 use crate::timer_set::Timers;
 use crate::wake_queue::WakeQueue;
 
@@ -249,9 +250,26 @@ impl Record {
         still
     }
 
-    /// Puts an account that nobody else has yet into the group of another. Returns which.
-    pub(crate) fn inherit_group(&self, from: &Record) -> GroupId {
+    /// Puts an account that nobody else has yet into the group of another, which runs on this thread, whose slot that is. Returns which.
+    #[inline]
+    pub(crate) fn inherit_group(&self, from: &Record, slot: &ThreadSlot) -> GroupId {
+        let charges = from.own.charges.load(Ordering::Acquire);
+        let id = GroupId::from_index(charges % CHARGES_MORE);
+        // What is in reserve lives; if `from` has just left it, it was there a moment ago.
+        if charges < CHARGES_MORE && slot.spare_group.take(id) {
+            // As `set_charges` would, and the record, which is on another processor perhaps, is not read.
+            self.own.charges.store(charges, Ordering::Release);
+            return id;
+        }
+        self.share_group_of(from, slot)
+    }
+
+    #[cold]
+    fn share_group_of(&self, from: &Record, slot: &ThreadSlot) -> GroupId {
         let id = from.share_group();
+        if id != GroupId::NONE {
+            slot.spare_group.fill(id);
+        }
         self.set_charges(id);
         id
     }
@@ -465,7 +483,9 @@ impl Record {
         if !self.is_alone() {
             let group = self.group();
             self.own.charges.store(0, Ordering::Relaxed);
-            group.release();
+            if !crate::thread::current().is_some_and(|current| current.slot.spare_group.put(group)) {
+                group.release();
+            }
         }
         self.shared.refs.store(1, Ordering::Relaxed);
         // Nobody has its new generation yet, so nothing is posted before somebody takes it.

@@ -14,7 +14,7 @@ use crate::boundary::Run;
 use crate::clock::detector::{Detector, Keep};
 use crate::clock::thread_clock::ThreadClock;
 use crate::clock::{Clock, Stamp, os};
-use crate::group::Shard;
+use crate::group::{Shard, Spare};
 use crate::meter::{Inner, Meter};
 use crate::offload::{Offload, OffloadRun};
 use crate::slot::{FRAMES, Slot};
@@ -50,6 +50,8 @@ pub(crate) struct ThreadSlot {
     pub(crate) hidden_scope: AtomicU32,
     /// Use by group. Written by the lease holder; never reset.
     pub(crate) groups: Shard,
+    /// The lease holder's own.
+    pub(crate) spare_group: Spare,
     pub(crate) inbox: Inbox,
 }
 
@@ -92,6 +94,7 @@ impl ThreadSlot {
             late_completions: AtomicU64::new(0),
             hidden_scope: AtomicU32::new(0),
             groups: Shard::new(),
+            spare_group: Spare::new(),
             inbox: Inbox {
                 attention: AtomicU32::new(0),
                 requests: std::array::from_fn(|_| AtomicU64::new(0)),
@@ -253,6 +256,7 @@ impl Lease {
     /// The thread is about to wait: it polls nothing until [`set_active`](Self::set_active).
     #[inline]
     pub fn set_idle(&self) {
+        self.slot.spare_group.empty();
         self.slot.inbox.active.store(0, Ordering::Release);
         self.meter.rest();
     }
@@ -277,6 +281,7 @@ impl Lease {
         let ns = now.cpu_ns.saturating_sub(since.cpu_ns);
         let runtime = &self.slot.runtime_ns;
         runtime.store(runtime.load(Ordering::Relaxed) + ns, Ordering::Relaxed);
+        self.slot.spare_group.empty();
         now
     }
 

@@ -102,11 +102,24 @@ impl GroupId {
         false
     }
 
+    /// Counts so many more for a group that the caller has a reference to.
+    pub(crate) fn retain_many(self, many: u64) {
+        if let Some(params) = self.params() {
+            params.count.fetch_add(many, Ordering::Relaxed);
+        }
+    }
+
     /// Gives back what [`retain`](Self::retain) counted.
     #[inline]
     pub(crate) fn release(self) {
-        if let Some(params) = self.params()
-            && params.count.fetch_sub(1, Ordering::Release) == 1
+        self.release_many(1);
+    }
+
+    /// Gives back so many references.
+    pub(crate) fn release_many(self, many: u64) {
+        if many > 0
+            && let Some(params) = self.params()
+            && params.count.fetch_sub(many, Ordering::Release) == many
         {
             fence(Ordering::Acquire);
             // The number is given back with the node, behind the lock.

@@ -20,10 +20,12 @@ use crate::sum::Whole;
 mod clock;
 mod id;
 mod shard;
+mod spare;
 
 pub use clock::GroupClock;
 pub use id::GroupId;
 pub(crate) use shard::Shard;
+pub(crate) use spare::Spare;
 
 /// The weight of a group that was given none, and of what has no group.
 pub const DEFAULT_WEIGHT: u32 = 100;
