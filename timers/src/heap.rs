@@ -8,7 +8,7 @@
 //! cheaper than a cache miss more, and the four keys that are compared lie side by side, without the ids between them. A
 //! node on its way up or down leaves a hole that the others move into, so that each place is written once.
 //!
-//! Memory grows by a quarter, not by doubling: a queue of a hundred thousand timers is one among many things that the process
+//! Memory grows by an eighth, not by doubling: a queue of a hundred thousand timers is one among many things that the process
 //! has, and one of a single timer is small.
 //!
 //! Invariants, held between calls:
@@ -58,7 +58,7 @@ impl<K> Default for IndexedHeap<K> {
     }
 }
 
-/// Makes room for one more if there is none, by a quarter of what there is: amortized like doubling, with less left over.
+/// Makes room for one more if there is none, by an eighth of what there is: amortized like doubling, with less left over.
 pub(crate) fn grow<T>(vec: &mut Vec<T>) {
     if vec.len() == vec.capacity() {
         vec.reserve_exact(growth(vec.len()));
@@ -67,7 +67,7 @@ pub(crate) fn grow<T>(vec: &mut Vec<T>) {
 
 /// By how much to grow what holds so many and is full.
 pub(crate) fn growth(len: usize) -> usize {
-    (len / 4).max(1)
+    (len / 8).max(1)
 }
 
 impl<K: Ord + Copy> IndexedHeap<K> {

@@ -91,23 +91,18 @@ impl Delivery {
 struct Timer {
     /// The next expiry.
     at_ns: u64,
-    /// What it was armed for.
-    armed_ns: u64,
     interval_ns: u64,
     /// Of the last delivery.
     overrun: u32,
     firing: bool,
     closing: bool,
-    /// It stands in `TimerSet::fired`.
+    /// It stands in `Restarting::fired`.
     has_fired: bool,
     /// A supervisor has not heard of it yet.
     is_news: bool,
     /// Another with each arming, and in no other timer of the set: so that what a handler answers does not undo an arming that
     /// happened meanwhile, and a timer is told from a later one with the same id.
     stamp: u64,
-    /// The waker of `close`, which waits for a handler that is out. There is one: closing consumes the handle. In a box, as hardly
-    /// any timer has one.
-    barrier: Option<Box<Waker>>,
     delivery: Delivery,
 }
 
@@ -161,10 +156,35 @@ pub(crate) struct TimerSet {
     armed: u64,
     /// The soft limit is a timer like any other; its id.
     pub(crate) soft: Option<u32>,
-    /// For a clock that starts anew again and again: the timers that have fired since it did.
-    fired: Option<Vec<u32>>,
-    /// Of such a clock: it has stopped, and what is armed now is for when it starts anew.
+    /// For a clock that starts anew again and again.
+    restarting: Option<Box<Restarting>>,
+    /// The wakers of those who wait, in `close`, for a handler that is out. There is one for a timer: closing consumes the handle.
+    barriers: Vec<(u32, Waker)>,
+}
+
+/// What a clock needs beside that starts anew.
+#[derive(Default)]
+struct Restarting {
+    /// What each timer was armed for, by id.
+    armed_ns: Vec<u64>,
+    /// The timers that have fired since the clock started.
+    fired: Vec<u32>,
+    /// The clock has stopped, and what is armed now is for when it starts anew.
     held_back: bool,
+}
+
+impl Restarting {
+    fn armed_ns(&self, id: u32) -> u64 {
+        self.armed_ns.get(id as usize).copied().unwrap_or(NEVER)
+    }
+
+    fn arm(&mut self, id: u32, at_ns: u64) {
+        let id = id as usize;
+        if self.armed_ns.len() <= id {
+            self.armed_ns.resize(id + 1, NEVER);
+        }
+        self.armed_ns[id] = at_ns;
+    }
 }
 
 /// The timers on the clocks of one account.
@@ -172,8 +192,8 @@ pub(crate) struct TimerSet {
 pub(crate) struct Timers {
     /// On that of the task.
     pub(crate) task: TimerSet,
-    /// On that of its poll in progress.
-    pub(crate) poll: Option<PollTimers>,
+    /// On that of its poll in progress. In a box, as few have any.
+    pub(crate) poll: Option<Box<PollTimers>>,
 }
 
 impl Timers {
@@ -194,45 +214,56 @@ impl std::fmt::Debug for TimerSet {
 impl TimerSet {
     /// For a clock that starts anew: see [`restart`](Self::restart).
     pub(crate) fn restarting() -> Self {
-        Self { fired: Some(Vec::new()), ..Self::default() }
+        Self { restarting: Some(Box::default()), ..Self::default() }
     }
 
     /// The clock has stopped, and will start anew: what is armed until then does not fire before.
     pub(crate) fn hold_back(&mut self) {
-        self.held_back = true;
+        if let Some(restarting) = &mut self.restarting {
+            restarting.held_back = true;
+        }
+    }
+
+    fn held_back(&self) -> Option<&Restarting> {
+        self.restarting.as_deref().filter(|restarting| restarting.held_back)
     }
 
     /// The clock starts anew: what has fired since it last did is armed again, for what it was armed for.
     pub(crate) fn restart(&mut self) {
-        self.held_back = false;
-        let Some(mut fired) = self.fired.take() else { return };
+        let Some(mut restarting) = self.restarting.take() else { return };
+        restarting.held_back = false;
+        let mut fired = std::mem::take(&mut restarting.fired);
         for id in fired.drain(..) {
             let Some(timer) = self.timers.get_mut(id as usize) else { continue };
             // It may have been armed for something else meanwhile, or the id have come to another timer.
             if !std::mem::take(&mut timer.has_fired) {
                 continue;
             }
-            timer.at_ns = timer.armed_ns;
+            timer.at_ns = restarting.armed_ns(id);
             self.armed += 1;
             let key = (timer.at_ns, self.armed);
             if let Some(queue) = self.queue_of(id) {
                 queue.push(id, key);
             }
         }
-        self.fired = Some(fired);
+        // With its memory, for the next time.
+        restarting.fired = fired;
+        self.restarting = Some(restarting);
     }
 
     /// The earliest time that any timer, and any that a supervisor waits for, was armed for, fired or not.
     pub(crate) fn least_armed(&self) -> (u64, u64) {
         let (mut any, mut remote) = self.next_expiries();
-        let fired = self.fired.iter().flatten().filter_map(|&id| self.timers.get(id as usize));
-        for timer in fired.filter(|timer| timer.has_fired) {
+        let Some(restarting) = &self.restarting else { return (any, remote) };
+        for &id in &restarting.fired {
+            let Some(timer) = self.timers.get(id as usize).filter(|timer| timer.has_fired) else { continue };
+            let armed_ns = restarting.armed_ns(id);
             match timer.delivery {
                 Delivery::Silent => continue,
-                Delivery::Supervisor { .. } | Delivery::Stream(_) => remote = remote.min(timer.armed_ns),
+                Delivery::Supervisor { .. } | Delivery::Stream(_) => remote = remote.min(armed_ns),
                 Delivery::Handler(_) => {}
             }
-            any = any.min(timer.armed_ns);
+            any = any.min(armed_ns);
         }
         (any, remote)
     }
@@ -243,18 +274,16 @@ impl TimerSet {
         let timer = Timer {
             stamp: self.armed,
             at_ns: NEVER,
-            armed_ns: NEVER,
             interval_ns: 0,
             overrun: 0,
             firing: false,
             closing: false,
             has_fired: false,
             is_news: false,
-            barrier: None,
             delivery,
         };
         if self.timers.len() == self.timers.capacity() {
-            // Not doubled: a timer is a hundred bytes.
+            // Not doubled: a timer is large.
             self.timers.reserve_exact(growth(self.timers.len()));
         }
         u32::try_from(self.timers.insert(timer)).expect("fewer than 2^32 timers fit into memory")
@@ -290,26 +319,27 @@ impl TimerSet {
         let timer = self.timer(id);
         timer.stamp = stamp;
         timer.at_ns = at_ns;
-        timer.armed_ns = at_ns;
         timer.has_fired = false;
         timer.interval_ns = interval_ns;
         timer.overrun = 0;
         timer.forget();
-        let fired = if self.held_back { self.fired.as_mut() } else { None };
-        match fired {
-            None => {
-                if let Some(queue) = self.queue_of(id) {
-                    queue.push(id, key);
-                }
+        let held_back = self.restarting.as_mut().is_some_and(|restarting| {
+            restarting.arm(id, at_ns);
+            if restarting.held_back {
+                restarting.fired.push(id);
             }
-            Some(fired) => {
-                fired.push(id);
-                let timer = self.timer(id);
-                timer.at_ns = NEVER;
-                timer.has_fired = true;
-                if let Some(queue) = self.queue_of(id) {
-                    queue.remove(id);
-                }
+            restarting.held_back
+        });
+        if held_back {
+            let timer = self.timer(id);
+            timer.at_ns = NEVER;
+            timer.has_fired = true;
+        }
+        if let Some(queue) = self.queue_of(id) {
+            if held_back {
+                queue.remove(id);
+            } else {
+                queue.push(id, key);
             }
         }
         before
@@ -326,11 +356,13 @@ impl TimerSet {
         let timer = self.timer(id);
         timer.stamp = stamp;
         timer.at_ns = NEVER;
-        timer.armed_ns = NEVER;
         timer.has_fired = false;
         timer.interval_ns = 0;
         timer.overrun = 0;
         timer.forget();
+        if let Some(restarting) = &mut self.restarting {
+            restarting.arm(id, NEVER);
+        }
         before
     }
 
@@ -338,7 +370,7 @@ impl TimerSet {
     pub(crate) fn setting(&self, id: u32, now_ns: u64) -> Setting {
         let timer = &self.timers[id as usize];
         let interval = Duration::from_nanos(timer.interval_ns);
-        let at_ns = if self.held_back { timer.armed_ns } else { timer.at_ns };
+        let at_ns = self.held_back().map_or(timer.at_ns, |restarting| restarting.armed_ns(id));
         if at_ns == NEVER && timer.interval_ns == 0 {
             return Setting::default();
         }
@@ -402,10 +434,10 @@ impl TimerSet {
         self.armed += 1;
         let order = self.armed;
         let timer = &mut self.timers[id as usize];
-        if let Some(fired) = &mut self.fired
+        if let Some(restarting) = &mut self.restarting
             && !std::mem::replace(&mut timer.has_fired, true)
         {
-            fired.push(id);
+            restarting.fired.push(id);
         }
         let at_ns = timer.at_ns;
         let missed = if timer.interval_ns > 0 {
@@ -464,8 +496,8 @@ impl TimerSet {
         let timer = self.timer(id);
         timer.firing = false;
         if timer.closing {
-            let timer = self.timers.remove(id as usize);
-            return (Some(back), timer.barrier.into_iter().map(|waker| *waker).collect());
+            let _closed = self.timers.remove(id as usize);
+            return (Some(back), self.barriers.extract_if(.., |(of, _)| *of == id).map(|(_, waker)| waker).collect());
         }
         let replaced = match &mut timer.delivery {
             // The handler set another one for the next time.
@@ -514,8 +546,10 @@ impl TimerSet {
     pub(crate) fn wait_closed(&mut self, id: u32, stamp: u64, waker: &mut Option<Waker>) -> bool {
         match self.timers.get_mut(id as usize) {
             Some(timer) if timer.stamp == stamp => {
-                let before = std::mem::replace(&mut timer.barrier, waker.take().map(Box::new));
-                *waker = before.map(|waker| *waker);
+                let before = self.barriers.iter().position(|(of, _)| *of == id);
+                let before = before.map(|place| self.barriers.swap_remove(place).1);
+                self.barriers.extend(waker.take().map(|waker| (id, waker)));
+                *waker = before;
                 true
             }
             _ => false,
@@ -562,9 +596,8 @@ impl TimerSet {
 
     /// Everyone who waits for a timer of this set: for the end of the account.
     pub(crate) fn take_waiters(&mut self) -> Vec<Waker> {
-        let mut waiters = Vec::new();
+        let mut waiters: Vec<Waker> = self.barriers.drain(..).map(|(_, waker)| waker).collect();
         for (_, timer) in &mut self.timers {
-            waiters.extend(timer.barrier.take().map(|waker| *waker));
             match &mut timer.delivery {
                 Delivery::Supervisor { waker } => waiters.extend(waker.take()),
                 Delivery::Stream(ear) => waiters.extend(ear.waker.take()),
@@ -588,8 +621,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_timer_is_72_bytes() {
-        assert_eq!(size_of::<Timer>(), 72);
+    fn a_timer_is_56_bytes_and_an_account_s_first_brings_two_hundred_more() {
+        assert_eq!(size_of::<Timer>(), 56);
+        assert_eq!(size_of::<Timers>(), 240);
     }
 
     #[test]
