@@ -11,7 +11,7 @@ use crate::poll_timers::{self, PollTimers};
 use crate::record::{Cold, Record};
 use crate::sum::Whole;
 use crate::thread;
-use crate::timer_set::{TimerSet, Timers};
+use crate::timer_set::{Now, TimerSet, Timers};
 
 /// The clock of a timer. Holds it alive.
 #[derive(Clone, Debug)]
@@ -47,19 +47,16 @@ impl Host {
     }
 
     /// Changes the clock's timers under the lock, with what it reads, and the caches with them. `None`: it has ended.
-    pub(crate) fn change<R>(&self, change: impl FnOnce(&mut TimerSet, u64) -> R) -> Option<R> {
+    pub(crate) fn change<R>(&self, change: impl FnOnce(&mut TimerSet, Now<'_>) -> R) -> Option<R> {
         match self {
-            Host::Task(clock) => {
-                let now_ns = clock.now_ns();
-                on_record(clock.record(), |timers| change(&mut timers.task, now_ns))
-            }
+            Host::Task(clock) => on_record(clock.record(), |timers| change(&mut timers.task, Now::By(clock))),
             Host::Poll(clock) => {
                 let record = clock.record();
                 let poll = poll_timers::in_progress(record);
                 on_record(record, |timers| {
                     let timers = timers.poll.get_or_insert_default();
                     let now_ns = enter(timers, poll);
-                    change(&mut timers.set, now_ns)
+                    change(&mut timers.set, Now::Is(now_ns))
                 })
             }
             Host::Group(group) => Some(on_whole(Whole::Group(group.id()), change)),
@@ -116,9 +113,9 @@ fn on_record<R>(record: &Record, change: impl FnOnce(&mut Timers) -> R) -> Optio
     Some(result)
 }
 
-fn on_whole<R>(whole: Whole, change: impl FnOnce(&mut TimerSet, u64) -> R) -> R {
-    let now_ns = whole.now_ns();
-    whole.sum().change(&whole, |timers| change(timers, now_ns))
+fn on_whole<R>(whole: Whole, change: impl FnOnce(&mut TimerSet, Now<'_>) -> R) -> R {
+    let now = Now::Is(whole.now_ns());
+    whole.sum().change(&whole, |timers| change(timers, now))
 }
 
 fn timers(cold: &mut Cold) -> &mut Timers {

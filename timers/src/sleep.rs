@@ -52,10 +52,10 @@ impl Future for CpuSleep {
         let (at_ns, mut timer) = (self.at_ns, self.timer);
         // Cloned outside the lock, where the one before is dropped too.
         let mut waker = Some(cx.waker().clone());
-        let fired = self.host.change(|timers, now_ns| {
+        let fired = self.host.change(|timers, now| {
             let id = *timer.get_or_insert_with(|| {
                 let id = timers.insert(Delivery::Supervisor { waker: None });
-                timers.arm(id, at_ns, 0, now_ns);
+                timers.arm(id, at_ns, 0, now);
                 id
             });
             // Fired, and yet the clock above read less: the reading was older. It has come.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::error::TimerError;
 use crate::host::Host;
 use crate::stream::{CpuTimerStream, Inbox};
-use crate::timer_set::{Action, Closed, Delivery, Expiry, Handler, MAX_TIMERS, Setting, TimerSet};
+use crate::timer_set::{Action, Closed, Delivery, Expiry, Handler, MAX_TIMERS, Now, Setting, TimerSet};
 use crate::units::nanos;
 
 /// The longest interval.
@@ -211,16 +211,19 @@ impl CpuTimer {
 
     fn arm(&self, start: Start, interval_ns: u64) -> Result<Setting, TimerError> {
         let mut kick = true;
-        let before = self.with(|timers, id, now_ns| {
+        let before = self.with(|timers, id, now| {
             let at_ns = match start {
                 Start::After(Duration::ZERO) | Start::At(Duration::ZERO) => {
                     kick = false;
-                    return timers.disarm(id, now_ns);
+                    return timers.disarm(id, now);
                 }
-                Start::After(after) => now_ns.saturating_add(nanos(after)),
+                Start::After(after) => {
+                    let now_ns = now.ns();
+                    return timers.arm(id, now_ns.saturating_add(nanos(after)), interval_ns, now_ns);
+                }
                 Start::At(at) => nanos(at),
             };
-            timers.arm(id, at_ns, interval_ns, now_ns)
+            timers.arm(id, at_ns, interval_ns, now)
         });
         let before = before.ok_or(TimerError::Exited)?;
         if kick {
@@ -231,7 +234,7 @@ impl CpuTimer {
 
     /// Disarms; the interval then reads zero. Returns the setting before. Does nothing when the task has ended.
     pub fn disarm(&self) -> Setting {
-        self.with(|timers, id, now_ns| timers.disarm(id, now_ns)).unwrap_or_default()
+        self.with(|timers, id, now| timers.disarm(id, now)).unwrap_or_default()
     }
 
     /// The CPU time left: at least 1 ns while armed, zero only when disarmed or fired. Relative also for an absolute timer.
@@ -246,7 +249,7 @@ impl CpuTimer {
 
     /// Both at one moment (`timer_gettime`).
     pub fn setting(&self) -> Setting {
-        self.with(|timers, id, now_ns| timers.setting(id, now_ns)).unwrap_or_default()
+        self.with(|timers, id, now| timers.setting(id, now)).unwrap_or_default()
     }
 
     /// How many further intervals the last delivery stood for (`timer_getoverrun`); zero before the first and after arming.
@@ -283,9 +286,9 @@ impl CpuTimer {
     }
 
     /// Changes the timer under the lock, at what the clock reads. `None`: the clock has ended, or the timer is closed.
-    pub(crate) fn with<R>(&self, change: impl FnOnce(&mut TimerSet, u32, u64) -> R) -> Option<R> {
+    pub(crate) fn with<R>(&self, change: impl FnOnce(&mut TimerSet, u32, Now<'_>) -> R) -> Option<R> {
         let id = self.id?;
-        self.host.change(|timers, now_ns| change(timers, id, now_ns))
+        self.host.change(|timers, now| change(timers, id, now))
     }
 }
 

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use slab::Slab;
 
+use crate::cpu_clock::CpuClock;
 use crate::heap::{IndexedHeap, growth};
 use crate::poll_timers::PollTimers;
 use crate::record::NEVER;
@@ -143,6 +144,29 @@ pub(crate) enum Closed {
     Done(Delivery),
     /// Its handler is out; it goes when that returns.
     Firing { stamp: u64 },
+}
+
+/// What the clock reads, for who needs it: a reading may be a look at every thread.
+#[derive(Clone, Copy)]
+pub(crate) enum Now<'a> {
+    Is(u64),
+    By(&'a CpuClock),
+}
+
+impl Now<'_> {
+    #[inline]
+    pub(crate) fn ns(self) -> u64 {
+        match self {
+            Now::Is(ns) => ns,
+            Now::By(clock) => clock.now_ns(),
+        }
+    }
+}
+
+impl From<u64> for Now<'_> {
+    fn from(ns: u64) -> Self {
+        Now::Is(ns)
+    }
 }
 
 /// The order of a queue: expiry, then arming.
@@ -307,10 +331,10 @@ impl TimerSet {
         }
     }
 
-    /// Arms for `at_ns`, then every `interval_ns` (0: once), and returns the setting before, as of `now_ns`. An expiry that was
+    /// Arms for `at_ns`, then every `interval_ns` (0: once), and returns the setting before, as of `now`. An expiry that was
     /// not delivered yet is forgotten.
-    pub(crate) fn arm(&mut self, id: u32, at_ns: u64, interval_ns: u64, now_ns: u64) -> Setting {
-        let before = self.setting(id, now_ns);
+    pub(crate) fn arm<'a>(&mut self, id: u32, at_ns: u64, interval_ns: u64, now: impl Into<Now<'a>>) -> Setting {
+        let before = self.setting(id, now);
         // `NEVER` itself means disarmed.
         let at_ns = at_ns.min(NEVER - 1);
         self.armed += 1;
@@ -346,8 +370,8 @@ impl TimerSet {
     }
 
     /// Disarms; the interval then reads zero.
-    pub(crate) fn disarm(&mut self, id: u32, now_ns: u64) -> Setting {
-        let before = self.setting(id, now_ns);
+    pub(crate) fn disarm<'a>(&mut self, id: u32, now: impl Into<Now<'a>>) -> Setting {
+        let before = self.setting(id, now);
         if let Some(queue) = self.queue_of(id) {
             queue.remove(id);
         }
@@ -366,14 +390,15 @@ impl TimerSet {
         before
     }
 
-    /// Time left and interval, as of `now_ns`.
-    pub(crate) fn setting(&self, id: u32, now_ns: u64) -> Setting {
+    /// Time left and interval, as of `now`.
+    pub(crate) fn setting<'a>(&self, id: u32, now: impl Into<Now<'a>>) -> Setting {
         let timer = &self.timers[id as usize];
         let interval = Duration::from_nanos(timer.interval_ns);
         let at_ns = self.held_back().map_or(timer.at_ns, |restarting| restarting.armed_ns(id));
         if at_ns == NEVER && timer.interval_ns == 0 {
             return Setting::default();
         }
+        let now_ns = now.into().ns();
         let remaining_ns = if now_ns < at_ns {
             at_ns - now_ns
         } else if timer.interval_ns > 0 {
