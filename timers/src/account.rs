@@ -70,18 +70,21 @@ impl Account {
 
     #[inline]
     fn inherit_from(&self, slot: &'static ThreadSlot) -> GroupId {
-        // A frame that a forgotten run left may show an account that is another one by now. Then this is a guess.
-        let outermost = || record::at(slot.shown.last_target().index);
         match slot.shown.depth() {
-            0 => GroupId::NONE,
-            1 => match outermost() {
-                None => GroupId::NONE,
-                Some(outermost) if outermost.is_alone() => GroupId::NONE,
-                Some(outermost) if !outermost.is_in_more() => self.record.inherit_group(outermost, slot),
-                Some(_) => self.inherit_inside(slot),
+            0 => return GroupId::NONE,
+            // A frame that a forgotten run left may show an account that is another one by now. Then this is a guess.
+            1 => match record::at(slot.shown.last_target().index) {
+                Some(outermost) if !outermost.is_alone() => {
+                    if let Some(id) = outermost.share_flat_group_here(slot) {
+                        self.record.be_in_flat_group(id);
+                        return id;
+                    }
+                }
+                _ => return GroupId::NONE,
             },
-            _ => self.inherit_inside(slot),
+            _ => {}
         }
+        self.inherit_inside(slot)
     }
 
     #[cold]
@@ -90,7 +93,11 @@ impl Account {
             members::join(self.record, scope);
         }
         let outermost = crate::current::frames(slot).next();
-        outermost.map_or(GroupId::NONE, |(outermost, _)| self.record.inherit_group(outermost, slot))
+        let id = outermost.map_or(GroupId::NONE, |(outermost, _)| outermost.share_group_here(slot));
+        if id != GroupId::NONE {
+            self.record.set_charges(id);
+        }
+        id
     }
 
     /// A number below [`LIMIT`](Self::LIMIT) that no other account of the process has while this one lives, for tables. A later account
@@ -238,7 +245,8 @@ impl Account {
         hard_limit(self.record)
     }
 
-    /// Makes the account a member of `group`; what it used before stays with the group before.
+    /// Makes the account a member of `group`. What it used up to its last boundary stays with the group before; a poll in progress counts
+    /// for the new one, as a whole.
     pub fn set_group(&self, group: &Group) {
         self.record.move_to(group);
     }

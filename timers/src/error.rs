@@ -97,7 +97,7 @@ impl std::error::Error for LimitError {}
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum TimerError {
-    /// The account that the timer belongs to has ended; its clock can still be read.
+    /// The account that the timer belongs to has ended, or the meter was stopped; the clock can still be read.
     Exited,
     /// An interval of zero where one is needed.
     ZeroInterval,
@@ -118,7 +118,7 @@ pub enum TimerError {
 impl fmt::Display for TimerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            TimerError::Exited => f.write_str("the task whose CPU time this timer watches has ended"),
+            TimerError::Exited => f.write_str("the task or meter whose CPU time this timer watches has ended"),
             TimerError::ZeroInterval => f.write_str("an interval of 0 was asked for; it must be at least 1 ns"),
             TimerError::IntervalTooLong { interval, max } => {
                 write!(f, "an interval of {interval:?} was asked for; it may be at most {max:?}")
@@ -139,7 +139,7 @@ impl std::error::Error for TimerError {}
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum SleepError {
-    /// The task whose clock it was has ended: that time will never come.
+    /// The task whose clock it was has ended, or the meter was stopped: that time will never come.
     Exited,
     /// The clock is the sleeper's own: it stands still while the sleeper waits, so the sleep could never end.
     OwnClock,
@@ -148,7 +148,7 @@ pub enum SleepError {
 impl fmt::Display for SleepError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            SleepError::Exited => "the task whose CPU time was waited for has ended",
+            SleepError::Exited => "the task or meter whose CPU time was waited for has ended",
             SleepError::OwnClock => "a task cannot sleep on its own CPU clock, which stands still meanwhile",
         })
     }

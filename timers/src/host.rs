@@ -42,11 +42,12 @@ impl Host {
         match self {
             Host::Task(clock) | Host::Poll(clock) => clock.has_ended(),
             // It lives as long as anybody has a handle.
-            Host::Group(_) | Host::Meter(_) => false,
+            Host::Group(_) => false,
+            Host::Meter(meter) => meter.is_stopped(),
         }
     }
 
-    /// Changes the clock's timers under the lock, with what it reads, and the caches with them. `None`: it has ended.
+    /// Changes the clock's timers under the lock, with what it reads then, and the caches with them. `None`: it has ended.
     pub(crate) fn change<R>(&self, change: impl FnOnce(&mut TimerSet, Now<'_>) -> R) -> Option<R> {
         match self {
             Host::Task(clock) => on_record(clock.record(), |timers| change(&mut timers.task, Now::By(clock))),
@@ -59,8 +60,28 @@ impl Host {
                     change(&mut timers.set, Now::Is(now_ns))
                 })
             }
-            Host::Group(group) => Some(on_whole(Whole::Group(group.id()), change)),
-            Host::Meter(meter) => Some(on_whole(Whole::Meter(meter.total.id()), change)),
+            Host::Group(group) => {
+                let whole = Whole::Group(group.id());
+                Some(whole.sum().change(&whole, |timers| change(timers, Now::Of(whole))))
+            }
+            Host::Meter(meter) => {
+                let whole = Whole::Meter(meter.total.id());
+                // It is stopped before the lock is taken to tell those who wait: seen from here, either it is, or they will be told.
+                let change = |timers: &mut _| (!meter.is_stopped()).then(|| change(timers, Now::Of(whole)));
+                whole.sum().change(&whole, change)
+            }
+        }
+    }
+
+    /// The same with a reading for sure, which is so had before the lock, as it may be a system call for each thread that runs.
+    pub(crate) fn change_now<R>(&self, change: impl FnOnce(&mut TimerSet, u64) -> R) -> Option<R> {
+        match self {
+            // It goes by what is under the lock.
+            Host::Poll(_) => self.change(|timers, now| change(timers, now.ns())),
+            Host::Task(_) | Host::Group(_) | Host::Meter(_) => {
+                let now_ns = self.now_ns();
+                self.change(|timers, _| change(timers, now_ns))
+            }
         }
     }
 
@@ -111,11 +132,6 @@ fn on_record<R>(record: &Record, change: impl FnOnce(&mut Timers) -> R) -> Optio
     let result = change(timers(&mut cold));
     record.refresh(&cold);
     Some(result)
-}
-
-fn on_whole<R>(whole: Whole, change: impl FnOnce(&mut TimerSet, Now<'_>) -> R) -> R {
-    let now = Now::Is(whole.now_ns());
-    whole.sum().change(&whole, |timers| change(timers, now))
 }
 
 fn timers(cold: &mut Cold) -> &mut Timers {

@@ -12,6 +12,7 @@ use crate::gate::Gate;
 use crate::histogram::{Distribution, Histogram};
 use crate::lateness::Lateness;
 use crate::meter_clock::MeterClock;
+use crate::panics;
 use crate::service::Service;
 use crate::sleeper::Sleeper;
 use crate::sync::{AtomicU64, Ordering};
@@ -237,6 +238,11 @@ impl Inner {
         }
     }
 
+    /// Whether its threads are stopped, so that its clock's timers do not fire any more.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::SeqCst)
+    }
+
     fn own_slots(&self) -> impl Iterator<Item = &'static ThreadSlot> {
         thread::all_slots().filter(|slot| slot.inbox.meter_id.load(Ordering::Acquire) == self.id)
     }
@@ -314,6 +320,9 @@ impl Drop for Owner {
             if thread.thread().id() != this {
                 let _ = thread.join();
             }
+        }
+        for waiter in self.inner.total.id().sum().take_waiters() {
+            panics::contain(|| waiter.wake());
         }
     }
 }

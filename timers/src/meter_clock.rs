@@ -19,7 +19,8 @@ use crate::timer::TimerBuilder;
 /// A timer is never early. It is found by the tick, so it is late by at most a tick's period and the polls in progress, and costs no poll
 /// anything.
 ///
-/// The clock can be read after the meter has stopped, but nothing fires then.
+/// The clock can be read after the meter has stopped, as it does when its last handle is dropped. Nothing fires then: streams end, and
+/// sleeps and whoever wants to arm a timer are told [`Exited`](crate::SleepError::Exited).
 ///
 /// ```
 /// use std::time::Duration;
@@ -70,6 +71,9 @@ impl MeterClock {
 
     /// Waits until the threads have used this much more CPU time, even if no poll returns.
     ///
+    /// # Errors
+    /// The future's output is [`SleepError::Exited`](crate::SleepError::Exited) if the meter is stopped first.
+    ///
     /// # Cancel safety
     /// Dropping the future releases it; nothing is lost.
     pub fn sleep(&self, duration: Duration) -> CpuSleep {
@@ -77,6 +81,9 @@ impl MeterClock {
     }
 
     /// Waits until the clock reads `at`. A time in the past is over at once. See [`sleep`](Self::sleep).
+    ///
+    /// # Errors
+    /// As for [`sleep`](Self::sleep).
     ///
     /// # Cancel safety
     /// As for [`sleep`](Self::sleep).

@@ -206,16 +206,9 @@ impl Record {
         self.own.charges.load(Ordering::Acquire) == 0
     }
 
-    /// Whether there is more than a group that is not nested.
-    #[inline]
-    pub(crate) fn is_in_more(&self) -> bool {
-        self.own.charges.load(Ordering::Acquire) >= CHARGES_MORE
-    }
-
-    /// Puts the account into another group; what it used before stays with the group before.
+    /// Puts the account into another group; what was charged before stays with the group before.
     pub(crate) fn move_to(&self, group: &Group) {
-        // The handle lives, so there is something to count.
-        let _alive = group.id().retain();
+        group.id().retain_many(1);
         let old = {
             let _cold = self.cold.lock();
             let old = self.group();
@@ -250,28 +243,37 @@ impl Record {
         still
     }
 
-    /// Puts an account that nobody else has yet into the group of another, which runs on this thread, whose slot that is. Returns which.
+    /// The same for an account that runs on this thread, whose slot that is.
     #[inline]
-    pub(crate) fn inherit_group(&self, from: &Record, slot: &ThreadSlot) -> GroupId {
-        let charges = from.own.charges.load(Ordering::Acquire);
-        let id = GroupId::from_index(charges % CHARGES_MORE);
-        // What is in reserve lives; if `from` has just left it, it was there a moment ago.
-        if charges < CHARGES_MORE && slot.spare_group.take(id) {
-            // As `set_charges` would, and the record, which is on another processor perhaps, is not read.
-            self.own.charges.store(charges, Ordering::Release);
-            return id;
-        }
-        self.share_group_of(from, slot)
+    pub(crate) fn share_group_here(&self, slot: &ThreadSlot) -> GroupId {
+        let id = self.group();
+        // What is in reserve lives; if the account has just left it, it was there a moment ago.
+        if id == GroupId::NONE || slot.spare_group.take(id) { id } else { self.share_many(slot) }
     }
 
     #[cold]
-    fn share_group_of(&self, from: &Record, slot: &ThreadSlot) -> GroupId {
-        let id = from.share_group();
+    fn share_many(&self, slot: &ThreadSlot) -> GroupId {
+        let id = self.share_group();
         if id != GroupId::NONE {
             slot.spare_group.fill(id);
         }
-        self.set_charges(id);
         id
+    }
+
+    /// A reference to the group of an account that runs on this thread, if there is nothing around it but that group, which is not nested,
+    /// and if there is one in reserve.
+    #[inline]
+    pub(crate) fn share_flat_group_here(&self, slot: &ThreadSlot) -> Option<GroupId> {
+        let charges = self.own.charges.load(Ordering::Acquire);
+        (charges < CHARGES_MORE && slot.spare_group.take(GroupId::from_index(charges)))
+            .then(|| GroupId::from_index(charges))
+    }
+
+    /// Puts an account that nobody else has yet, and that is in no scope, into a group that is not nested, of which the caller gives it
+    /// its reference. As [`set_charges`](Self::set_charges), and the record, which is on another processor perhaps, is not read.
+    #[inline]
+    pub(crate) fn be_in_flat_group(&self, id: GroupId) {
+        self.own.charges.store(id.index() as u32, Ordering::Release);
     }
 
     /// A handle to the account's group.

@@ -145,12 +145,15 @@ fn serve_account(Request { target, wake_task }: Request) {
     for waker in wakers {
         panics::contain(|| waker.wake());
     }
-    for whole in Whole::around(record) {
+    // With a reference: else the group could end behind the reading, and another one have the number, to whom it would say nothing.
+    let group = record.share_group();
+    for whole in group.chain().map(Whole::Group) {
         let now_ns = whole.now_ns();
         if whole.sum().is_remote_due(now_ns) {
             whole.deliver_remote(now_ns);
         }
     }
+    group.release();
     if members::is_scope(record) && now_ns >= record.shared.hard_ns.load(Ordering::Relaxed) {
         members::exhaust(record, target.generation, None);
     }

@@ -117,7 +117,7 @@ impl Stream for CpuTimerStream {
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Expiry>> {
         // Cloned outside the lock, where the one before is dropped too.
         let mut waker = Some(cx.waker().clone());
-        match self.timer.with(|timers, id, now| timers.poll_stream(id, now.ns(), &mut waker)) {
+        match self.timer.with_now(|timers, id, now_ns| timers.poll_stream(id, now_ns, &mut waker)) {
             Some(Some(expiry)) => Poll::Ready(Some(expiry)),
             // Ended. Its last boundary has left in the inbox what was due.
             None => Poll::Ready(self.inbox.take()),

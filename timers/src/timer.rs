@@ -210,21 +210,18 @@ impl CpuTimer {
     }
 
     fn arm(&self, start: Start, interval_ns: u64) -> Result<Setting, TimerError> {
-        let mut kick = true;
-        let before = self.with(|timers, id, now| {
-            let at_ns = match start {
-                Start::After(Duration::ZERO) | Start::At(Duration::ZERO) => {
-                    kick = false;
-                    return timers.disarm(id, now);
-                }
-                Start::After(after) => {
-                    let now_ns = now.ns();
-                    return timers.arm(id, now_ns.saturating_add(nanos(after)), interval_ns, now_ns);
-                }
-                Start::At(at) => nanos(at),
-            };
-            timers.arm(id, at_ns, interval_ns, now)
-        });
+        let (before, kick) = match start {
+            Start::After(Duration::ZERO) | Start::At(Duration::ZERO) => {
+                (self.with(|timers, id, now| timers.disarm(id, now)), false)
+            }
+            Start::After(after) => {
+                let arm = |timers: &mut TimerSet, id, now_ns: u64| {
+                    timers.arm(id, now_ns.saturating_add(nanos(after)), interval_ns, now_ns)
+                };
+                (self.with_now(arm), true)
+            }
+            Start::At(at) => (self.with(|timers, id, now| timers.arm(id, nanos(at), interval_ns, now)), true),
+        };
         let before = before.ok_or(TimerError::Exited)?;
         if kick {
             self.host.kick_if_due();
@@ -289,6 +286,11 @@ impl CpuTimer {
     pub(crate) fn with<R>(&self, change: impl FnOnce(&mut TimerSet, u32, Now<'_>) -> R) -> Option<R> {
         let id = self.id?;
         self.host.change(|timers, now| change(timers, id, now))
+    }
+
+    pub(crate) fn with_now<R>(&self, change: impl FnOnce(&mut TimerSet, u32, u64) -> R) -> Option<R> {
+        let id = self.id?;
+        self.host.change_now(|timers, now_ns| change(timers, id, now_ns))
     }
 }
 

@@ -25,6 +25,7 @@ use crate::heap::{IndexedHeap, growth};
 use crate::poll_timers::PollTimers;
 use crate::record::NEVER;
 use crate::stream::Inbox;
+use crate::sum::Whole;
 
 /// How many timers one clock has at most, armed or not, sleeps on it included. What is counted is the timers that exist,
 /// so that arming one, also by a handler's answer, is never refused for want of room.
@@ -151,6 +152,7 @@ pub(crate) enum Closed {
 pub(crate) enum Now<'a> {
     Is(u64),
     By(&'a CpuClock),
+    Of(Whole),
 }
 
 impl Now<'_> {
@@ -159,6 +161,7 @@ impl Now<'_> {
         match self {
             Now::Is(ns) => ns,
             Now::By(clock) => clock.now_ns(),
+            Now::Of(whole) => whole.now_ns(),
         }
     }
 }

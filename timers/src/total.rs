@@ -68,6 +68,8 @@ impl OwnTotal {
         let chunk = TABLE[number as usize / CHUNK].get_or_init(|| Box::new(std::array::from_fn(|_| Total::new())));
         let total = &chunk[number as usize % CHUNK];
         total.sum.reset();
+        // Its threads are gone, those that looked at it too.
+        total.sum.begin_at_zero();
         total.retired_ns.store(0, Ordering::Relaxed);
         total.asked.store(0, Ordering::Relaxed);
         total.meter_id.store(meter_id, Ordering::Release);

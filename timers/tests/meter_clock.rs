@@ -11,14 +11,15 @@ use std::time::Duration;
 
 use common::{Bench, Wakes, log, ms, taken};
 use futures::Stream;
+use futures::stream::FusedStream;
 use stipend_timers::test::Manual;
-use stipend_timers::{Account, Control, CpuTimerStream, Meter, Metered, Offload, Setting};
+use stipend_timers::{Account, Control, CpuTimerStream, Meter, Metered, Offload, Setting, SleepError, TimerError};
 
 fn next(stream: &mut CpuTimerStream, wakes: &Arc<Wakes>) -> Option<(Duration, Duration, u32)> {
     let waker = wakes.clone().into();
     match Pin::new(stream).poll_next(&mut Context::from_waker(&waker)) {
         Poll::Ready(Some(e)) => Some((e.at, e.used, e.overrun)),
-        Poll::Ready(None) => panic!("a meter's clock does not end"),
+        Poll::Ready(None) => panic!("the meter was not stopped"),
         Poll::Pending => None,
     }
 }
@@ -230,4 +231,30 @@ fn t60_the_tick_tells_sleepers_what_the_runtime_used_between_its_idle_times() {
         worker.join().unwrap();
     });
     assert!(clock.now() >= ms(5));
+}
+
+#[test]
+fn t51_who_waits_is_told_when_the_meter_stops() {
+    let clock = {
+        let manual = Manual::new();
+        manual.meter().cpu_clock()
+    };
+    // The last handle is gone already.
+    assert_eq!(futures::executor::block_on(clock.sleep(ms(1))), Err(SleepError::Exited));
+    assert_eq!(clock.timer().arm_after(ms(1)).map(drop), Err(TimerError::Exited));
+
+    let meter = Meter::builder().build().unwrap();
+    let clock = meter.cpu_clock();
+    let mut sleep = Box::pin(clock.sleep(ms(1_000)));
+    let mut stream = clock.timer().every(ms(1_000)).stream().unwrap();
+    stream.timer().arm_after(ms(1_000)).unwrap();
+    let (slept, streamed) = (Arc::<Wakes>::default(), Arc::<Wakes>::default());
+    let (sleeper, streamer) = (slept.clone().into(), streamed.clone().into());
+    assert!(sleep.as_mut().poll(&mut Context::from_waker(&sleeper)).is_pending());
+    assert!(Pin::new(&mut stream).poll_next(&mut Context::from_waker(&streamer)).is_pending());
+    drop(meter);
+    assert_eq!((slept.count(), streamed.count()), (1, 1));
+    assert_eq!(sleep.as_mut().poll(&mut Context::from_waker(&sleeper)), Poll::Ready(Err(SleepError::Exited)));
+    assert_eq!(Pin::new(&mut stream).poll_next(&mut Context::from_waker(&streamer)), Poll::Ready(None));
+    assert!(stream.is_terminated());
 }

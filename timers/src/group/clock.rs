@@ -79,7 +79,7 @@ impl GroupClock {
     }
 
     /// Waits until the group has used this much more CPU time, even if none of its polls returns. A member may sleep on its own
-    /// group's clock; it wakes only if others use it up.
+    /// group's clock; it wakes only if others use it up. The output is never an error: the clock lives as long as this.
     ///
     /// # Cancel safety
     /// Dropping the future releases it; nothing is lost.

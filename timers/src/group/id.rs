@@ -9,8 +9,8 @@
 //! * A group lives while its count is not zero: one for each handle, member and child. The count can be tried at any time, by
 //!   whoever has the number from somewhere, and then says whether a group has it.
 //! * A group's parent lives as long as the group, so while a group lives its chain of parents is true and ends.
-//! * Reading by a number that nobody has is harmless: it gives what the last owner left. So is having its timers delivered: whose they
-//!   are, they are due by its clock.
+//! * Reading by a number that nobody has is harmless: it gives what the last owner left. So is telling its clock what it was seen to
+//!   read, as that is told without the number's [base](GroupId::base_ns), which no reading of an earlier owner is above.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -82,7 +82,7 @@ impl GroupId {
         &params(self.index()).expect("only the number of a group is asked, and what it had stays").sum
     }
 
-    /// What the group's cells added up to when it was made.
+    /// What the number's cells added up to, and were seen to add up to with the polls in progress, when the group was made.
     pub(crate) fn base_ns(self) -> u64 {
         self.params().map_or(0, |params| params.base_ns.load(Ordering::Relaxed))
     }
@@ -190,8 +190,10 @@ pub(super) fn take(weight: u32, parent: GroupId) -> Option<GroupId> {
     params.parent.store(parent.index() as u32, Ordering::Relaxed);
     params.depth.store(parent.depth() + 1, Ordering::Relaxed);
     params.sum.reset();
-    // Nobody charges the number while it has no owner, and every earlier charge was seen by whoever gave it back.
-    params.base_ns.store(thread::all_slots().map(|slot| slot.groups.used_ns(id)).sum(), Ordering::Relaxed);
+    // Nobody charges the number while it has no owner, and every earlier charge was seen by whoever gave it back. What was seen to be
+    // used in a poll may be more, if its account was moved before the end.
+    let used_ns: u64 = thread::all_slots().map(|slot| slot.groups.used_ns(id)).sum();
+    params.base_ns.store(used_ns.max(params.sum.reported_ns()), Ordering::Relaxed);
     params.serial.store(numbers.serial, Ordering::Release);
     Some(id)
 }

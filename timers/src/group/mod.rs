@@ -171,8 +171,7 @@ impl Group {
 
 impl Clone for Group {
     fn clone(&self) -> Self {
-        // The group lives, so there is something to count.
-        let _alive = self.id().retain();
+        self.id().retain_many(1);
         Self(Arc::clone(&self.0))
     }
 }

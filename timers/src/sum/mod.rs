@@ -36,7 +36,8 @@ pub(crate) use self::whole::{Whole, charge_groups};
 pub(crate) struct Sum {
     pub(crate) horizon: Horizon,
     next_remote_ns: AtomicU64,
-    /// The highest reading given out.
+    /// The highest sum that was given out as a reading, with the polls in progress, before the base is taken from it. It goes on
+    /// across owners: who saw it last may tell it when the next one is there.
     reported_ns: AtomicU64,
     state: Mutex<State>,
 }
@@ -63,17 +64,26 @@ impl Sum {
         let timers = self.state.lock().timers.take();
         self.horizon.set_next(NEVER);
         self.next_remote_ns.store(NEVER, Ordering::Relaxed);
-        self.reported_ns.store(0, Ordering::Relaxed);
         drop(timers);
+    }
+
+    /// For the next clock in this place, if nobody can have a reading of the one before: it begins at zero.
+    pub(crate) fn begin_at_zero(&self) {
+        self.reported_ns.store(0, Ordering::Relaxed);
+    }
+
+    /// Everyone who waits for a timer: for the end of the clock.
+    pub(crate) fn take_waiters(&self) -> Vec<Waker> {
+        self.state.lock().timers.as_mut().map_or_else(Vec::new, |timers| timers.take_waiters())
     }
 
     pub(crate) fn reported_ns(&self) -> u64 {
         self.reported_ns.load(Ordering::Acquire)
     }
 
-    /// The clock was seen to read this. Returns what it has been seen to read at the most.
-    pub(crate) fn report(&self, now_ns: u64) -> u64 {
-        self.reported_ns.fetch_max(now_ns, Ordering::AcqRel).max(now_ns)
+    /// The cells and the polls in progress were seen to add up to this. Returns what they have been seen to add up to at the most.
+    pub(crate) fn report(&self, sum_ns: u64) -> u64 {
+        self.reported_ns.fetch_max(sum_ns, Ordering::AcqRel).max(sum_ns)
     }
 
     /// Whether a supervisor's timer is due at this reading.

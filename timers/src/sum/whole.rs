@@ -62,7 +62,7 @@ impl Whole {
             let used_ns = (0..4).find_map(|_| self.read_slot(slot, &cpu_ns)).unwrap_or_else(|| self.used_on(slot));
             sum_ns = sum_ns.saturating_add(used_ns);
         }
-        self.sum().report(self.reading(sum_ns))
+        self.beyond_base(self.sum().report(sum_ns))
     }
 
     /// `None`: a boundary fell in between.
@@ -78,14 +78,18 @@ impl Whole {
 
     /// What has been charged, and nothing else.
     pub(crate) fn used_ns(self) -> u64 {
-        let sum_ns = self.settled_ns() + thread::all_slots().map(|slot| self.used_on(slot)).sum::<u64>();
-        sum_ns.saturating_sub(self.base_ns())
+        self.beyond_base(self.sum_of_cells())
     }
 
-    fn base_ns(self) -> u64 {
+    fn sum_of_cells(self) -> u64 {
+        self.settled_ns() + thread::all_slots().map(|slot| self.used_on(slot)).sum::<u64>()
+    }
+
+    /// What a sum comes to without what earlier owners of the cells used.
+    fn beyond_base(self, sum_ns: u64) -> u64 {
         match self {
-            Whole::Group(id) => id.base_ns(),
-            Whole::Meter(_) => 0,
+            Whole::Group(id) => sum_ns.saturating_sub(id.base_ns()),
+            Whole::Meter(_) => sum_ns,
         }
     }
 
@@ -219,11 +223,11 @@ impl Cells for Whole {
     }
 
     fn reading(&self, sum_ns: u64) -> u64 {
-        sum_ns.saturating_sub(self.base_ns()).max(self.sum().reported_ns())
+        self.beyond_base(sum_ns.max(self.sum().reported_ns()))
     }
 
     fn charged_ns(&self) -> u64 {
-        self.used_ns().max(self.sum().reported_ns())
+        self.reading(self.sum_of_cells())
     }
 }
 
@@ -244,4 +248,41 @@ pub(crate) fn charge_groups<'a, I: Iterator<Item = &'a Record>>(
         on |= slot.groups.cell(id).charge(ns);
     }
     on
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::group::Group;
+
+    #[test]
+    fn t48_a_number_s_next_clock_is_not_told_what_the_one_before_was_seen_to_read() {
+        let manual = crate::test::Manual::new();
+        let lease = manual.meter().attach();
+        let account = crate::account::Account::new();
+        let first = Group::new("first").unwrap();
+        let id = first.id();
+        account.set_group(&first);
+        let run = lease.begin(&account, lease.stamp());
+        manual.advance(Duration::from_secs(3600));
+        run.end_now();
+        account.set_group(&Group::new("elsewhere").unwrap());
+        // What somebody has seen who now is slow to say so.
+        let seen_ns = Whole::Group(id).sum_of_cells();
+        assert!(seen_ns >= 3_600_000_000_000);
+        drop(first);
+        let mut heirs = Vec::new();
+        let heir = loop {
+            let heir = Group::new("heir").unwrap();
+            if heir.id() == id {
+                break heir;
+            }
+            heirs.push(heir);
+        };
+        id.sum().report(seen_ns);
+        assert_eq!(heir.cpu_clock().now(), Duration::ZERO);
+        assert_eq!(heir.cpu_time(), Duration::ZERO);
+    }
 }

@@ -119,6 +119,33 @@ fn s01_a_scope_inside_a_group_counts_into_both() {
 }
 
 #[test]
+fn s01_every_child_of_a_member_of_a_group_counts_into_both() {
+    let bench = Bench::new();
+    let group = Group::builder("tenant").build().unwrap();
+    let task = Account::new();
+    task.set_group(&group);
+    let children = RefCell::new(Vec::new());
+    let mut request = Request::new(ms(100));
+    goes_on(bench.poll(&task, || {
+        // One outside, so that all are alike in what the thread has at hand.
+        let outside = Account::inherit().0;
+        assert_eq!(outside.group().as_ref(), Some(&group));
+        let step = || {
+            children.borrow_mut().extend((0..3).map(|_| Account::inherit().0));
+            false
+        };
+        assert!(request.poll(step).is_pending());
+    }));
+    let children = children.take();
+    for child in &children {
+        assert_eq!(child.group().as_ref(), Some(&group));
+        goes_on(bench.burn(child, ms(20)));
+    }
+    assert_eq!((group.cpu_time(), request.run.clock().now()), (ms(60), ms(60)));
+    over(bench.burn(&children[2], ms(40)));
+}
+
+#[test]
 fn s01_a_spawn_in_deeply_nested_runs_does_not_escape() {
     let bench = Bench::new();
     let manual = &bench.manual;
