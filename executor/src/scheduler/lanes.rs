@@ -119,11 +119,6 @@ impl<T> Lanes<T> {
         self.listed.get() == 0 && self.current_queue().is_empty()
     }
 
-    /// Whether there is more than one worker runs next.
-    pub(crate) fn has_more_than_one(&self) -> bool {
-        self.listed.get() + self.current_queue().len() > 1
-    }
-
     #[inline]
     pub(crate) fn push(&self, group: GroupId, item: T) {
         if group == self.current.get() {

@@ -34,11 +34,6 @@ impl<T> Local<T> {
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
-
-    /// How many there are; as seen by the owner, while thieves may take some.
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
-    }
 }
 
 impl<T> Remote<T> {
