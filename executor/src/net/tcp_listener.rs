@@ -120,6 +120,10 @@ impl TcpListener {
     }
 
     /// The connections as an endless stream. See [`accept`](Self::accept) for its errors.
+    ///
+    /// # Panics
+    ///
+    /// The stream, when polled outside of a runtime.
     pub fn incoming(&self) -> Incoming<'_> {
         Incoming::new(self)
     }

@@ -124,7 +124,7 @@ impl Builder {
     /// Builds a runtime whose tasks all run on the thread that calls this.
     ///
     /// # Errors
-    /// [`BuildError`]; [`BuildError::WorkerThreads`] if more than one worker was asked for.
+    /// [`BuildError`]; [`BuildError::WorkerThreads`] if another number of workers than one was asked for.
     ///
     /// ```
     /// use stipend::runtime::Runtime;

@@ -126,7 +126,7 @@ impl LocalRuntime {
     ///
     /// # Panics
     /// On a worker of any runtime, and inside another `block_on`. If the future panics, so does this, and the tasks live on; also
-    /// if one of its expiry handlers panics.
+    /// if one of its expiry handlers panics or answers [`Action::Cancel`](crate::Action::Cancel), and if a hard limit ends it.
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
         root::check_role();
         match &self.local {

@@ -1,4 +1,4 @@
-//! The run queues: one a worker, one injector. The rest of the crate knows these types, not what they are made of.
+//! The run queues: on each worker one for each group, and one injector. The rest of the crate knows these types, not what they are made of.
 //!
 //! The invariant: whatever is in a queue can be taken by any worker. A thief moves half of a victim's queue into its
 //! *own queue*, where it can be stolen again, and never into anything private.
