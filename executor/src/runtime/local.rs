@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use stipend_timers::AccuracyClass;
+use stipend_timers::{AccuracyClass, MeterClock};
 
 use super::root::Root;
 use super::shared::Shared;
@@ -90,6 +90,13 @@ impl LocalRuntime {
     #[must_use]
     pub fn accuracy(&self) -> AccuracyClass {
         self.handle.meter().accuracy()
+    }
+
+    /// The clock of all CPU time that is used for its tasks and their blocking jobs, and for the runtime itself; see
+    /// [`Runtime::cpu_clock`].
+    #[must_use]
+    pub fn cpu_clock(&self) -> MeterClock {
+        self.handle.cpu_clock()
     }
 
     /// Makes this the thread's runtime until the guard is dropped; see [`Handle::enter`].
