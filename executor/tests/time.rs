@@ -1,12 +1,14 @@
 //! Wall time: never early, none lost, nothing left behind.
 
 mod bounded;
+mod common;
 
 use std::future::{pending, poll_fn};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use bounded::{PATIENCE, run};
+use bounded::run;
+use common::PATIENCE;
 use futures::StreamExt;
 use futures::future::join_all;
 use futures::stream::FuturesUnordered;
