@@ -4,6 +4,7 @@ mod bounded;
 mod common;
 
 use std::future::{pending, poll_fn};
+use std::pin::Pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use common::PATIENCE;
 use futures::StreamExt;
 use futures::future::join_all;
 use futures::stream::FuturesUnordered;
-use stipend::time::{interval, sleep, sleep_until, timeout};
+use stipend::time::{Sleep, interval, sleep, sleep_until, timeout};
 use tokio_test::{assert_pending, assert_ready, task};
 
 const MS: Duration = Duration::from_millis(1);
@@ -24,6 +25,18 @@ fn scrambled(count: u32, below: u32) -> impl Iterator<Item = u32> {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         (state >> 8) % below
     })
+}
+
+/// Sets something up with a sleep that is not over by then. The machine may do something else meanwhile: then once more.
+fn in_time<T>(set_up: impl Fn(Sleep) -> T) -> T {
+    loop {
+        let sleep = sleep(20 * MS);
+        let deadline = sleep.deadline();
+        let done = set_up(sleep);
+        if Instant::now() < deadline {
+            return done;
+        }
+    }
 }
 
 #[test]
@@ -102,10 +115,14 @@ fn a_sleep_can_be_moved_to_an_earlier_time() {
 #[test]
 fn a_sleep_can_be_moved_to_a_later_time() {
     run(async {
-        let mut moved = task::spawn(sleep(5 * MS));
-        assert_pending!(moved.poll());
-        moved.reset(Instant::now() + PATIENCE * 10);
-        sleep(20 * MS).await;
+        let (mut moved, polled) = in_time(|sleep| {
+            let mut moved = task::spawn(sleep);
+            let polled = moved.poll();
+            moved.reset(Instant::now() + PATIENCE * 10);
+            (moved, polled)
+        });
+        assert_pending!(polled);
+        sleep(40 * MS).await;
         assert!(!moved.is_woken());
         assert_pending!(moved.poll());
     });
@@ -130,27 +147,30 @@ fn a_sleep_can_be_used_again() {
 #[test]
 fn the_task_that_polled_last_is_woken() {
     run(async {
-        let mut handed_on = sleep(30 * MS);
-        let mut first = task::spawn(());
-        first.enter(|cx, _| {
-            let _ = std::pin::Pin::new(&mut handed_on).poll(cx);
+        let (_handed_on, tasks, polled) = in_time(|mut handed_on| {
+            let mut tasks = [task::spawn(()), task::spawn(())];
+            let polled = tasks.each_mut().map(|task| task.enter(|cx, _| Pin::new(&mut handed_on).poll(cx)));
+            (handed_on, tasks, polled)
         });
-        (&mut handed_on).await;
-        assert!(!first.is_woken());
+        assert_eq!(polled, [Poll::Pending; 2]);
+        while !tasks[1].is_woken() {
+            sleep(MS).await;
+        }
+        assert!(!tasks[0].is_woken());
     });
 }
 
 #[test]
 fn a_dropped_sleep_wakes_nobody() {
     run(async {
-        let mut dropped = task::spawn(Some(Box::pin(sleep(5 * MS))));
-        dropped.enter(|cx, mut sleep| {
-            let sleep = sleep.as_mut().as_pin_mut().map(|mut sleep| sleep.as_mut().poll(cx));
-            assert_eq!(sleep, Some(Poll::Pending));
+        let (task, polled) = in_time(|mut dropped| {
+            let mut task = task::spawn(());
+            let polled = task.enter(|cx, _| Pin::new(&mut dropped).poll(cx));
+            (task, polled)
         });
-        dropped.enter(|_, mut sleep| sleep.set(None));
-        sleep(20 * MS).await;
-        assert!(!dropped.is_woken());
+        assert_pending!(polled);
+        sleep(40 * MS).await;
+        assert!(!task.is_woken());
     });
 }
 
@@ -222,7 +242,7 @@ fn t51_a_spurious_wake_does_not_shorten_a_sleep() {
             if polls < 100 {
                 cx.waker().wake_by_ref();
             }
-            std::pin::Pin::new(&mut sleep).poll(cx)
+            Pin::new(&mut sleep).poll(cx)
         })
         .await;
         assert!(Instant::now() >= deadline);
