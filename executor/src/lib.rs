@@ -50,8 +50,9 @@
 //!
 //! # Where to look
 //!
-//! [`spawn`], [`spawn_local`], [`spawn_blocking`], [`yield_now`] and [`task`] for tasks; [`runtime`] for building and shutting down; the
-//! CPU side ([`CpuLimit`], [`CpuClock`], [`Group`], [`Scope`]) is of `stipend-timers`, which serves any executor.
+//! [`spawn`], [`spawn_local`], [`spawn_blocking`], [`yield_now`] and [`task`] for tasks; [`runtime`] for building and shutting down;
+//! [`net`] for sockets, [`time`] for wall time, [`signal`] for signals; [`compat`] for other crates. The CPU side
+//! ([`CpuLimit`], [`CpuClock`], [`Group`], [`Scope`]) is of `stipend-timers`, which serves any executor.
 
 // Under loom only the cell and the protocols are built: what uses them is absent.
 #![cfg_attr(loom, allow(dead_code, unused_imports))]
@@ -92,7 +93,7 @@ pub use stipend_timers::{
 };
 
 #[cfg(not(loom))]
-pub use self::runtime::Runtime;
+pub use self::runtime::{LocalRuntime, Runtime};
 #[cfg(not(loom))]
 pub use self::spawn::{spawn, spawn_blocking, spawn_local};
 pub use self::yield_now::{YieldNow, yield_now};

@@ -1,11 +1,9 @@
 //! Spawning on the current runtime.
-#![allow(unsafe_code)]
 
 use std::future::Future;
-
 use std::panic::Location;
 
-use crate::runtime::{Handle, context};
+use crate::runtime::Handle;
 use crate::task::{self, JoinHandle};
 
 /// Spawns a task on the current runtime. It begins at once, and runs whether or not its handle is awaited.
@@ -67,10 +65,8 @@ where
     F: Future + 'static,
     F::Output: 'static,
 {
-    let site = Location::caller();
-    match context::local_runtime() {
-        // SAFETY: it was found that all tasks of this runtime run on this thread.
-        Some(shared) => unsafe { task::spawn_local_plain(&shared, future, site) },
+    match task::spawn_local_here(future, Location::caller()) {
+        Some(handle) => handle,
         None => task::no_local_runtime(),
     }
 }

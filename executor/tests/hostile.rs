@@ -59,9 +59,7 @@ fn t07_t08_t09_a_task_with_all_its_timers_due_at_once_harms_itself_alone() {
     let manual = Manual::new();
     let runtime = Runtime::builder().worker_threads(1).meter(manual.meter().clone()).build().unwrap();
     // The worker is there, so that each tick has a thread to look at.
-    while manual.tick().threads == 0 {
-        std::thread::yield_now();
-    }
+    common::wait_until(|| manual.tick().threads > 0);
     let (hostile_group, neighbours_group) = (Group::new("hostile").unwrap(), Group::new("neighbours").unwrap());
     let (order, delivered, seen) = (Arc::<Mutex<Vec<u32>>>::default(), Arc::<AtomicU64>::default(), Arc::default());
 
@@ -142,9 +140,7 @@ fn t07_a_hostile_task_can_be_ended_in_the_middle_of_its_expiries() {
         }))
     };
     let clock = hostile.cpu_clock();
-    while delivered.load(Ordering::Relaxed) < 1_000 {
-        std::thread::yield_now();
-    }
+    common::wait_until(|| delivered.load(Ordering::Relaxed) >= 1_000);
     hostile.abort();
     assert!(common::block_on(hostile).unwrap_err().is_cancelled());
     let told = delivered.load(Ordering::Relaxed);

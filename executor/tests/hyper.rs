@@ -2,6 +2,7 @@
 #![cfg(feature = "hyper")]
 
 mod bounded;
+mod common;
 
 use std::net::SocketAddr;
 use std::time::Duration;

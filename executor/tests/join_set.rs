@@ -1,6 +1,7 @@
 //! Sets of tasks: each result comes once, and no task outlives its set.
 
 mod bounded;
+mod common;
 
 use std::collections::BTreeSet;
 use std::future::pending;

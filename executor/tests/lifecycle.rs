@@ -9,6 +9,7 @@ use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 
+use common::wait_until;
 use stipend::runtime::{BuildError, Handle, Runtime};
 use stipend::task::{self, TaskState};
 use stipend::{spawn, yield_now};
@@ -35,13 +36,6 @@ impl Drops {
 impl Drop for Counted {
     fn drop(&mut self) {
         self.0.0.fetch_add(1, Ordering::SeqCst);
-    }
-}
-
-/// Waits, without a runtime's help, until `done`. The test's own timeout is the harness's.
-fn wait_until(done: impl Fn() -> bool) {
-    while !done() {
-        thread::yield_now();
     }
 }
 

@@ -350,19 +350,20 @@ fn one_that_a_dying_thread_keeps_leaves_its_tasks_unpolled_and_does_no_harm() {
     thread_local! {
         static KEPT: RefCell<Option<LocalRuntime>> = const { RefCell::new(None) };
     }
-    let dropped = Arc::new(AtomicUsize::new(0));
+    let (dropped, polled) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
     struct Counts(Arc<AtomicUsize>);
     impl Drop for Counts {
         fn drop(&mut self) {
             self.0.fetch_add(1, Ordering::SeqCst);
         }
     }
-    let counts = Counts(dropped.clone());
+    let (counts, is_polled) = (Counts(dropped.clone()), polled.clone());
     let handle = thread::spawn(move || {
         KEPT.with(|kept| {
             let runtime = local();
             drop(runtime.spawn_local(async move {
                 let _counts = counts;
+                is_polled.store(true, Ordering::SeqCst);
                 pending::<()>().await;
             }));
             let handle = runtime.handle().clone();
@@ -374,6 +375,7 @@ fn one_that_a_dying_thread_keeps_leaves_its_tasks_unpolled_and_does_no_harm() {
     .unwrap();
     // Dropped on its thread, or left for ever if that knew no more what it was; but not run elsewhere.
     assert!(dropped.load(Ordering::SeqCst) <= 1);
+    assert!(!polled.load(Ordering::SeqCst));
     drop(handle);
 }
 

@@ -4,6 +4,7 @@
 //! the rounds, which the watchdog tells. A release build makes a million rounds of the race that needs no system call, and a
 //! hundred thousand of each that puts threads to sleep.
 
+mod common;
 mod watched;
 
 use std::future::poll_fn;
@@ -13,10 +14,11 @@ use std::task::{Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
+use common::wait_until;
 use futures::io::{AsyncReadExt, AsyncWriteExt};
 use stipend::runtime::Runtime;
 use stipend::{net, spawn, time};
-use watched::{Progress, Random, wait_until, watched};
+use watched::{Progress, Random, watched};
 
 /// Debug builds run fewer rounds.
 const fn rounds(release: u64) -> u64 {

@@ -1,6 +1,7 @@
 //! TCP: what holds for connections that end well, badly, slowly or not at all.
 
 mod bounded;
+mod common;
 
 use std::future::poll_fn;
 use std::io::{ErrorKind, IoSlice, Read, Write};

@@ -1,5 +1,7 @@
 //! A panic in user code ends the task it belongs to, and nothing else.
 
+mod common;
+
 use std::future::{Future, pending, poll_fn};
 use std::panic::panic_any;
 use std::pin::{Pin, pin};
@@ -173,9 +175,7 @@ fn t59_a_join_waker_that_panics_hurts_nobody() {
     assert!(task.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
     drop(waker);
     go.send(()).unwrap();
-    while !task.is_finished() || hostile.wakes.load(Ordering::SeqCst) == 0 {
-        std::thread::yield_now();
-    }
+    common::wait_until(|| task.is_finished() && hostile.wakes.load(Ordering::SeqCst) > 0);
     assert_eq!(hostile.wakes.load(Ordering::SeqCst), 1);
     // Its last owner is the cell: its destructor runs, and panics, with the handle's.
     let count = Arc::downgrade(&hostile);

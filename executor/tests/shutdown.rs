@@ -223,9 +223,7 @@ fn a_timer_on_the_runtimes_clock_that_nobody_can_be_woken_for_swallows_neither_a
     let task = runtime.spawn(std::future::pending::<()>());
     let other = runtime.spawn(std::future::pending::<()>());
     // Both have run, and have no waker: nothing waited for their clocks.
-    while runtime.handle().tasks().iter().any(|task| task.polls == 0) {
-        std::thread::yield_now();
-    }
+    common::wait_until(|| runtime.handle().tasks().iter().all(|task| task.polls > 0));
     let timer = runtime.cpu_clock().timer().on_expiry(|_| stipend::Action::Continue);
     let _timer = timer.arm_at(Duration::from_nanos(1)).unwrap();
     task.abort();

@@ -15,11 +15,12 @@ use std::task::{Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
+use common::wait_until;
 use futures::io::{AsyncReadExt, AsyncWriteExt};
 use stipend::runtime::{Handle, Runtime};
 use stipend::task::JoinHandle;
 use stipend::{net, spawn, spawn_blocking, time, yield_now};
-use watched::{Random, wait_until, watched};
+use watched::{Random, watched};
 
 const ROUNDS: u64 = if cfg!(debug_assertions) { 150 } else { 500 };
 

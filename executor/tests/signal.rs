@@ -2,6 +2,7 @@
 #![cfg(unix)]
 
 mod bounded;
+mod common;
 
 use std::time::Duration;
 

@@ -1,6 +1,7 @@
 //! Task-locals: a value goes with its future, wherever that is polled, and with nothing else.
 
 mod bounded;
+mod common;
 
 use std::cell::Cell;
 use std::future::{pending, poll_fn};

@@ -1,6 +1,7 @@
 //! UDP: datagrams are whole, belong to one receiver, and errors are about one of them.
 
 mod bounded;
+mod common;
 
 use std::io::ErrorKind;
 use std::sync::Arc;

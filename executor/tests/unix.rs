@@ -2,6 +2,7 @@
 #![cfg(unix)]
 
 mod bounded;
+mod common;
 
 use std::io::{ErrorKind, IoSlice};
 use std::path::{Path, PathBuf};

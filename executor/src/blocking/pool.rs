@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::runtime::{Shared, context};
-use crate::sync::lock;
+use crate::sync::{lock, wait};
 use crate::task::Runnable;
 
 use super::job::{self, JobCore};
@@ -129,7 +129,7 @@ impl Pool {
         }
     }
 
-    /// Refuses jobs from now on; those that wait are cancelled by the threads, or here if there is none.
+    /// Refuses jobs from now on, and here and now those that wait.
     pub(crate) fn close(&self) {
         let mut state = lock(&self.state);
         state.closed = true;
@@ -144,7 +144,7 @@ impl Pool {
         let mut state = lock(&self.state);
         while state.threads > 0 {
             state = match deadline {
-                None => self.ended.wait(state).unwrap_or_else(PoisonError::into_inner),
+                None => wait(&self.ended, state),
                 Some(deadline) => {
                     let left = deadline.saturating_duration_since(Instant::now());
                     if left.is_zero() {

@@ -11,11 +11,10 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
-use futures::future::FutureExt;
 use futures::task::{FutureObj, LocalFutureObj, LocalSpawn, Spawn, SpawnError};
 
 use crate::runtime::{Handle, LocalRuntime};
-use crate::task::JoinHandle;
+use crate::task;
 
 /// `&Handle` has it from `futures`, which gives it to every reference.
 impl Spawn for Handle {
@@ -25,7 +24,8 @@ impl Spawn for Handle {
     ///
     /// If the runtime is shut down.
     fn spawn_obj(&self, future: FutureObj<'static, ()>) -> Result<(), SpawnError> {
-        was_accepted(self.spawn(future))
+        // Without limits there is no other error.
+        task::Builder::new().spawn_on(self, future).map(drop).map_err(|_| SpawnError::shutdown())
     }
 }
 
@@ -36,7 +36,8 @@ impl Spawn for LocalRuntime {
     ///
     /// None: while there is the runtime, it is not shut down.
     fn spawn_obj(&self, future: FutureObj<'static, ()>) -> Result<(), SpawnError> {
-        was_accepted(self.spawn(future))
+        drop(self.spawn(future));
+        Ok(())
     }
 }
 
@@ -47,17 +48,9 @@ impl LocalSpawn for LocalRuntime {
     ///
     /// None: while there is the runtime, it is not shut down.
     fn spawn_local_obj(&self, future: LocalFutureObj<'static, ()>) -> Result<(), SpawnError> {
-        was_accepted(self.spawn_local(future))
+        drop(self.spawn_local(future));
+        Ok(())
     }
-}
-
-fn was_accepted(task: JoinHandle<()>) -> Result<(), SpawnError> {
-    // A task that was refused has ended by now. One that was not may have ended as well, but nobody but the
-    // runtime's end could have cancelled it.
-    if task.is_finished() && task.now_or_never().is_some_and(|ended| ended.is_err_and(|error| error.is_cancelled())) {
-        return Err(SpawnError::shutdown());
-    }
-    Ok(())
 }
 
 #[cfg(test)]

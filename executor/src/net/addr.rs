@@ -38,9 +38,26 @@ pub(super) async fn resolve(target: impl ToSocketAddrs) -> Result<Vec<SocketAddr
         Addresses::Name(name) => lookup(name).await?,
     };
     if found.is_empty() {
-        return Err(Error::new(ErrorKind::InvalidInput, "no address to bind or connect to"));
+        return Err(no_address());
     }
     Ok(found)
+}
+
+/// What comes of the first address with which `attempt` succeeds, or the error of the last one.
+pub(super) fn first_of<T>(addresses: Vec<SocketAddr>, attempt: impl Fn(SocketAddr) -> Result<T>) -> Result<T> {
+    let mut last_error = None;
+    for address in addresses {
+        match attempt(address) {
+            Ok(made) => return Ok(made),
+            Err(error) => last_error = Some(error),
+        }
+    }
+    Err(last_error.unwrap_or_else(no_address))
+}
+
+/// [`resolve`] says so; who tries its addresses one after the other falls back to it.
+pub(super) fn no_address() -> Error {
+    Error::new(ErrorKind::InvalidInput, "no address to bind or connect to")
 }
 
 async fn lookup(name: String) -> Result<Vec<SocketAddr>> {
@@ -126,6 +143,20 @@ mod tests {
         assert_eq!(literal(("::1", 80)), Some(vec![v6]));
         assert_eq!(literal((Ipv4Addr::LOCALHOST, 80)), Some(vec![v4]));
         assert_eq!(literal(&[v4, v6][..]), Some(vec![v4, v6]));
+    }
+
+    #[test]
+    fn the_first_that_succeeds_is_taken_and_else_the_last_error() {
+        let addresses = || [1, 2, 3].map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port))).to_vec();
+        let fails_below = |least: u16| {
+            first_of(addresses(), |address| match address.port() {
+                port if port < least => Err(Error::other(port.to_string())),
+                port => Ok(port),
+            })
+        };
+        assert_eq!(fails_below(2).unwrap(), 2);
+        assert_eq!(fails_below(4).unwrap_err().to_string(), "3");
+        assert_eq!(first_of(Vec::new(), |_| Ok(())).unwrap_err().kind(), ErrorKind::InvalidInput);
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! A socket that waits for connections.
 
-use std::io::{Error, Result};
+use std::io::Result;
 use std::net::SocketAddr;
 use std::task::{Context, Poll, ready};
 
 use mio::Interest;
 
-use super::addr::{ToSocketAddrs, resolve};
+use super::addr::{ToSocketAddrs, first_of, resolve};
 use super::incoming::{Accept, Incoming};
 use super::tcp_stream::TcpStream;
 use crate::reactor::{Direction, Initially, Io};
@@ -57,14 +57,8 @@ impl TcpListener {
     ///
     /// If it is dropped, nothing was bound.
     pub async fn bind(address: impl ToSocketAddrs) -> Result<Self> {
-        let mut last_error = None;
-        for address in resolve(address).await? {
-            match mio::net::TcpListener::bind(address) {
-                Ok(listener) => return Self::register(&Handle::current(), listener),
-                Err(error) => last_error = Some(error),
-            }
-        }
-        Err(last_error.unwrap_or_else(|| Error::other("there is no address to bind")))
+        let listener = first_of(resolve(address).await?, mio::net::TcpListener::bind)?;
+        Self::register(&Handle::current(), listener)
     }
 
     /// Takes over a listener of the standard library. It becomes non-blocking.
@@ -120,6 +114,10 @@ impl TcpListener {
     }
 
     /// The connections as an endless stream. See [`accept`](Self::accept) for its errors.
+    ///
+    /// # Panics
+    ///
+    /// The stream, when polled outside of a runtime.
     pub fn incoming(&self) -> Incoming<'_> {
         Incoming::new(self)
     }

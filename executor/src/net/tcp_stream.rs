@@ -3,7 +3,7 @@
 use std::io::{Error, Result};
 use std::net::{Shutdown, SocketAddr};
 
-use super::addr::{ToSocketAddrs, resolve};
+use super::addr::{ToSocketAddrs, no_address, resolve};
 use super::connection::{Connection, Socket, reads_and_writes};
 use crate::reactor::Direction;
 use crate::runtime::Handle;
@@ -58,7 +58,7 @@ impl TcpStream {
                 Err(error) => last_error = Some(error),
             }
         }
-        Err(last_error.unwrap_or_else(|| Error::other("there is no address to connect to")))
+        Err(last_error.unwrap_or_else(no_address))
     }
 
     async fn connect_to(address: SocketAddr) -> Result<Self> {

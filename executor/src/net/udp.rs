@@ -1,9 +1,9 @@
 //! A socket for UDP.
 
-use std::io::{Error, Result};
+use std::io::Result;
 use std::net::SocketAddr;
 
-use super::addr::{ToSocketAddrs, resolve};
+use super::addr::{ToSocketAddrs, first_of, resolve};
 use super::connection::watch;
 use crate::reactor::{Direction, Initially, Io};
 use crate::runtime::Handle;
@@ -53,14 +53,8 @@ impl UdpSocket {
     ///
     /// If it is dropped, nothing was bound.
     pub async fn bind(address: impl ToSocketAddrs) -> Result<Self> {
-        let mut last_error = None;
-        for address in resolve(address).await? {
-            match mio::net::UdpSocket::bind(address) {
-                Ok(socket) => return Self::register(&Handle::current(), socket),
-                Err(error) => last_error = Some(error),
-            }
-        }
-        Err(last_error.unwrap_or_else(|| Error::other("there is no address to bind")))
+        let socket = first_of(resolve(address).await?, mio::net::UdpSocket::bind)?;
+        Self::register(&Handle::current(), socket)
     }
 
     /// Takes over a socket of the standard library. It becomes non-blocking.
@@ -98,14 +92,7 @@ impl UdpSocket {
     ///
     /// If it is dropped, the socket is as it was.
     pub async fn connect(&self, address: impl ToSocketAddrs) -> Result<()> {
-        let mut last_error = None;
-        for address in resolve(address).await? {
-            match self.io.connect(address) {
-                Ok(()) => return Ok(()),
-                Err(error) => last_error = Some(error),
-            }
-        }
-        Err(last_error.unwrap_or_else(|| Error::other("there is no address to connect to")))
+        first_of(resolve(address).await?, |address| self.io.connect(address))
     }
 
     /// Sends a datagram to the connected address, waiting for room. Returns its length.

@@ -135,7 +135,10 @@ impl UnixDatagram {
     ///
     /// # Errors
     ///
-    /// `ConnectionReset` if the other end of a connection is gone.
+    /// If the system refuses. The socket stays usable.
+    ///
+    /// Linux reports nothing when the other end of a connection is gone: bound the wait with
+    /// [`timeout`](crate::time::timeout), or learn it from [`send`](Self::send).
     ///
     /// # Cancel safety
     ///

@@ -103,6 +103,10 @@ impl UnixListener {
     }
 
     /// The connections as an endless stream. See [`accept`](Self::accept) for its errors.
+    ///
+    /// # Panics
+    ///
+    /// The stream, when polled outside of a runtime.
     pub fn incoming(&self) -> Incoming<'_, Self> {
         Incoming::new(self)
     }

@@ -15,12 +15,13 @@
 
 use std::io;
 use std::mem;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 
 use slab::Slab;
 
 use super::wakers::Wakers;
+use crate::sync::lock;
 
 /// One of the two sides of a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,7 +124,7 @@ impl Readiness {
             Direction::Read => &self.read,
             Direction::Write => &self.write,
         };
-        side.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(side)
     }
 
     /// Ready if an attempt is worth making; otherwise the task waits as a shared waiter.

@@ -5,13 +5,14 @@
 //! of its owner. Invariant: an event reaches the source it was reported for, or nobody.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use mio::Token;
 use slab::Slab;
 
 use super::readiness::{Readiness, Report};
 use super::wakers::Wakers;
+use crate::sync::lock;
 
 /// Low bits of a token: the place. The other bits: the generation.
 const PLACE_BITS: u32 = if usize::BITS == 64 { 32 } else { 20 };
@@ -38,7 +39,7 @@ struct Entry {
 
 impl Sources {
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     pub(super) fn len(&self) -> usize {

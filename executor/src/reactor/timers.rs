@@ -11,7 +11,7 @@
 //!   arming compares against it under the lock that the driver set it under.
 
 use std::mem;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ use slab::Slab;
 use stipend_timers::heap::IndexedHeap;
 
 use super::wakers::Wakers;
+use crate::sync::lock;
 
 /// Timers fired under one lock, so that arming one never waits for thousands.
 const BATCH: usize = 256;
@@ -68,7 +69,7 @@ impl Timers {
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.queue)
     }
 
     fn nanos(&self, instant: Instant) -> Nanos {

@@ -4,9 +4,9 @@
 //! structures while a lock is held, and are cloned, woken and dropped only while none is. One that panics does
 //! not keep the others from being woken.
 
-use std::mem;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
+
+use crate::task::contain;
 
 #[derive(Debug, Default)]
 pub(super) struct Wakers(Vec<Waker>);
@@ -28,10 +28,7 @@ impl Wakers {
     /// Wakes them all. No lock of the reactor may be held.
     pub(super) fn wake_all(&mut self) {
         for waker in self.0.drain(..) {
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
-                // The panic hook has reported it. Its payload is leaked, as dropping it may panic again.
-                mem::forget(panic);
-            }
+            contain(|| waker.wake());
         }
     }
 }

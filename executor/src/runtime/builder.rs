@@ -124,7 +124,7 @@ impl Builder {
     /// Builds a runtime whose tasks all run on the thread that calls this.
     ///
     /// # Errors
-    /// [`BuildError`]; [`BuildError::WorkerThreads`] if more than one worker was asked for.
+    /// [`BuildError`]; [`BuildError::WorkerThreads`] if another number of workers than one was asked for.
     ///
     /// ```
     /// use stipend::runtime::Runtime;
@@ -143,7 +143,7 @@ impl Builder {
     }
 
     /// What the threads of the runtime will share, and each worker's own queues.
-    fn share(self, workers: usize, local: bool) -> Result<(Arc<Shared>, Vec<Lanes<Ready>>), BuildError> {
+    pub(super) fn share(self, workers: usize, local: bool) -> Result<(Arc<Shared>, Vec<Lanes<Ready>>), BuildError> {
         let blocking = match self.max_blocking_threads {
             None => DEFAULT_BLOCKING_THREADS,
             Some(0) => return Err(BuildError::BlockingThreads),

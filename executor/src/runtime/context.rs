@@ -1,7 +1,7 @@
 //! What a thread knows of the runtime it belongs to.
 //!
-//! Kept in thread-locals, each with one meaning: the runtime that `spawn` uses, the worker whose queue is at hand, and
-//! what the thread may not do because of what it is.
+//! Kept in thread-locals, each with one meaning: the runtime that `spawn` uses, the worker whose queue is at hand, the
+//! runtime whose blocking pool it belongs to, and what the thread may not do because of what it is.
 
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;

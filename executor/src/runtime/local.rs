@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use stipend_timers::AccuracyClass;
+use stipend_timers::{AccuracyClass, MeterClock};
 
 use super::root::Root;
 use super::shared::Shared;
@@ -92,6 +92,13 @@ impl LocalRuntime {
         self.handle.meter().accuracy()
     }
 
+    /// The clock of all CPU time that is used for its tasks and their blocking jobs, and for the runtime itself; see
+    /// [`Runtime::cpu_clock`].
+    #[must_use]
+    pub fn cpu_clock(&self) -> MeterClock {
+        self.handle.cpu_clock()
+    }
+
     /// Makes this the thread's runtime until the guard is dropped; see [`Handle::enter`].
     pub fn enter(&self) -> EnterGuard {
         self.handle.enter()
@@ -126,7 +133,7 @@ impl LocalRuntime {
     ///
     /// # Panics
     /// On a worker of any runtime, and inside another `block_on`. If the future panics, so does this, and the tasks live on; also
-    /// if one of its expiry handlers panics.
+    /// if one of its expiry handlers panics or answers [`Action::Cancel`](crate::Action::Cancel), and if a hard limit ends it.
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
         root::check_role();
         match &self.local {

@@ -123,7 +123,7 @@ impl Runtime {
     ///
     /// # Panics
     /// On a worker of any runtime, and inside another `block_on`. If the future panics, so does this; also if one of
-    /// its expiry handlers panics.
+    /// its expiry handlers panics or answers [`Action::Cancel`](crate::Action::Cancel), and if a hard limit ends it.
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
         self.handle.block_on(future)
     }

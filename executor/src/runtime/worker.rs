@@ -65,7 +65,7 @@ pub(crate) struct Local {
     shared: Arc<Shared>,
     index: usize,
     lanes: Lanes<Ready>,
-    /// In the reactor: what it wakes is collected, and others are called once, afterwards.
+    /// In the reactor: what it wakes is collected, and another is called once, afterwards, by [`Worker::run_task`].
     turning: Cell<bool>,
 }
 
@@ -97,7 +97,7 @@ impl Local {
     pub(crate) fn push(&self, task: Ready) {
         let group = task.core().group();
         if self.turning.get() {
-            // What the reactor wakes keeps its order, and is shared afterwards.
+            // What the reactor wakes keeps its order. Another worker is called before the first of it is polled.
             self.lanes.push(group, task);
         } else if group != self.lanes.current() {
             // It waits for its group's turn.
@@ -343,9 +343,13 @@ impl<'a> Worker<'a> {
 
     /// What was to run next belongs to the group whose turn it was. If others wait it goes into the queue.
     fn keep_next_in_order(&self) {
-        if !self.local.lanes.is_empty()
-            && let Some(task) = self.peer().next.take()
-        {
+        if !self.local.lanes.is_empty() {
+            self.put_next_in_its_lane();
+        }
+    }
+
+    fn put_next_in_its_lane(&self) {
+        if let Some(task) = self.peer().next.take() {
             self.local.lanes.push(task.core().group(), task);
         }
     }
@@ -378,7 +382,8 @@ impl<'a> Worker<'a> {
     /// The task is of another group than the one whose turn it is: it was found elsewhere.
     #[cold]
     fn switch_to(&mut self, group: GroupId) {
-        self.keep_next_in_order();
+        // Also if nothing else waits: left there it would be displaced into the other group's lane.
+        self.put_next_in_its_lane();
         self.end_turn();
         self.local.lanes.switch_to(group);
     }
@@ -443,8 +448,11 @@ impl<'a> Worker<'a> {
         if !help {
             return None;
         }
-        self.counters().steals.add_one();
-        lanes.steal_half(theirs, &self.local.lanes)
+        let stolen = lanes.steal_half(theirs, &self.local.lanes);
+        if stolen.is_some() {
+            self.counters().steals.add_one();
+        }
+        stolen
     }
 
     fn turn_without_waiting(&mut self) {
@@ -453,7 +461,6 @@ impl<'a> Worker<'a> {
             self.counters().reactor_checks.add_one();
             self.turn(&mut driver, Some(Duration::ZERO));
             drop(driver);
-            self.share_what_was_woken();
             self.offer_reactor();
         }
     }
@@ -471,13 +478,6 @@ impl<'a> Worker<'a> {
         // better than to go on and come back.
         contain(|| driver.turn(timeout));
         self.local.turning.set(false);
-    }
-
-    /// What the reactor woke is in this worker's queue: if it is more than the one it runs next, another helps.
-    fn share_what_was_woken(&self) {
-        if self.local.lanes.has_more_than_one() {
-            self.shared.wake_one();
-        }
     }
 
     fn search(&mut self) -> Option<Ready> {
@@ -578,7 +578,7 @@ impl<'a> Worker<'a> {
         self.turn = Turn::begin(self.at);
         self.local.lanes.resume();
         if turned {
-            self.share_what_was_woken();
+            self.turned_at = self.at;
         } else if place == Place::Reactor {
             self.offer_reactor();
         }
@@ -593,3 +593,6 @@ fn try_driver(shared: &Shared) -> Option<MutexGuard<'_, Driver>> {
         Err(TryLockError::WouldBlock) => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

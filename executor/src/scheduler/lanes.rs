@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use stipend_timers::GroupId;
 
 use super::queue::{Local, Remote};
-use super::shares::{Compared, Shares, VirtualTime};
+use super::shares::{Compared, PATH, Shares, VirtualTime};
 use super::table::Table;
 
 /// The worker's own side.
@@ -61,9 +61,6 @@ struct Node<T> {
     /// The level that it stands in: its parent when it became active.
     level: Cell<GroupId>,
 }
-
-/// More groups than may be nested.
-const WAY: usize = 20;
 
 /// In order of virtual time, then of arrival.
 type Entry = (VirtualTime, u64, GroupId);
@@ -117,11 +114,6 @@ impl<T> Lanes<T> {
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.listed.get() == 0 && self.current_queue().is_empty()
-    }
-
-    /// Whether there is more than one worker runs next.
-    pub(crate) fn has_more_than_one(&self) -> bool {
-        self.listed.get() + self.current_queue().len() > 1
     }
 
     #[inline]
@@ -255,10 +247,13 @@ impl<T> Lanes<T> {
 
     /// Makes what is missing of a group's way up, and notes the levels of what is not active there.
     fn settle(&self, group: GroupId) {
-        let mut way = [GroupId::NONE; WAY];
+        let mut way = [GroupId::NONE; PATH];
         let (mut length, mut id) = (0, group);
         // The whole way first: should numbers come to other groups under our eyes, it must not lead in a circle.
-        while id != GroupId::NONE && length < WAY && !self.node_or_make(id).active.get() && !way[..length].contains(&id)
+        while id != GroupId::NONE
+            && length < PATH
+            && !self.node_or_make(id).active.get()
+            && !way[..length].contains(&id)
         {
             way[length] = id;
             length += 1;

@@ -1,4 +1,4 @@
-//! The run queues: one a worker, one injector. The rest of the crate knows these types, not what they are made of.
+//! The run queues: on each worker one for each group, and one injector. The rest of the crate knows these types, not what they are made of.
 //!
 //! The invariant: whatever is in a queue can be taken by any worker. A thief moves half of a victim's queue into its
 //! *own queue*, where it can be stolen again, and never into anything private.
@@ -33,11 +33,6 @@ impl<T> Local<T> {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
-    }
-
-    /// How many there are; as seen by the owner, while thieves may take some.
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
     }
 }
 

@@ -40,10 +40,9 @@ const MILLISECOND: u64 = 1_000_000 * UNITS / DEFAULT_WEIGHT as u64;
 const AWAY: u64 = MILLISECOND;
 /// How far behind one may be that comes to one more worker.
 const OWED: u64 = 100 * MILLISECOND;
-/// No turn is as long as this: nearly three hours at weight 1. Who is further ahead was away for so long that time wrapped.
+/// No turn counts for more than this: three hours at weight 1. Who is further ahead of the floor is taken for one that
+/// was away for so long that time wrapped.
 const AHEAD: u64 = 1 << 56;
-/// No turn counts for more than this, 13 days.
-const LONGEST_NS: u64 = 1 << 50;
 
 /// A point of virtual time. The order is that of differences, and holds among points within 2^63 of each other.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -196,14 +195,14 @@ impl Shares {
 
     /// Adds what the tasks of a group itself have used to it and all above it.
     pub(crate) fn charge(&self, group: GroupId, ns: u64) {
-        let ns = ns.min(LONGEST_NS);
         if ns == 0 {
             return;
         }
-        self.share(group).own.fetch_add(ns * UNITS / u64::from(DEFAULT_WEIGHT), Ordering::Relaxed);
+        let at_weight = |weight: u32| (ns.saturating_mul(UNITS) / u64::from(weight.max(1))).min(AHEAD);
+        self.share(group).own.fetch_add(at_weight(DEFAULT_WEIGHT), Ordering::Relaxed);
         let mut id = group;
         while id != GroupId::NONE {
-            self.share(id).used.fetch_add(ns * UNITS / u64::from(id.weight().max(1)), Ordering::Relaxed);
+            self.share(id).used.fetch_add(at_weight(id.weight()), Ordering::Relaxed);
             id = id.parent();
         }
     }
@@ -231,8 +230,8 @@ pub(crate) enum Compared {
     Apart(VirtualTime, VirtualTime),
 }
 
-/// The root, and as many groups as may be nested, and some.
-const PATH: usize = 20;
+/// The root, and as many groups as may be nested.
+pub(super) const PATH: usize = GroupId::MAX_DEPTH as usize + 1;
 
 /// The groups from the root down to this one. What is nested more deeply than can be (a number read as it changes hands) is cut off.
 fn path_to(group: GroupId, path: &mut [GroupId; PATH]) -> &[GroupId] {
@@ -336,19 +335,38 @@ mod tests {
     }
 
     #[test]
+    fn the_longest_turn_does_not_bring_its_group_out_of_order() {
+        let light = group(1);
+        let shares = Shares::new();
+        shares.admit(light.id());
+        let at = || shares.at(GroupId::NONE, light.id());
+        for ns in [4 * 3600 * 1_000_000_000, u64::MAX] {
+            let before = at();
+            shares.charge(light.id(), ns);
+            assert_eq!(at().ahead_of(before), AHEAD as i64);
+            // And none of it is forgiven.
+            shares.enter(GroupId::NONE, light.id());
+            assert_eq!(at().ahead_of(before), AHEAD as i64);
+            shares.leave(GroupId::NONE, light.id());
+            shares.serve(GroupId::NONE, light.id());
+        }
+    }
+
+    #[test]
     fn a_number_that_is_used_again_begins_anew() {
         let shares = Shares::new();
-        let first = group(100);
-        let id = first.id();
-        shares.admit(id);
-        shares.charge(id, 1_000_000_000);
-        drop(first);
-        // Numbers are handed out last in, first out, but other tests take some too.
-        let heirs: Vec<_> = (0..100).map(|_| group(100)).collect();
-        if let Some(heir) = heirs.iter().find(|heir| heir.id() == id) {
-            shares.admit(heir.id());
-            assert_eq!(shares.at(GroupId::NONE, heir.id()), VirtualTime::default());
-        }
+        let heir = (0..1_000).find_map(|_| {
+            let first = group(100);
+            let id = first.id();
+            shares.admit(id);
+            shares.charge(id, 1_000_000_000);
+            drop(first);
+            // Numbers are handed out last in, first out, but another test may be faster.
+            Some(group(100)).filter(|heir| heir.id() == id)
+        });
+        let heir = heir.expect("a group that has the number of the one before");
+        shares.admit(heir.id());
+        assert_eq!(shares.at(GroupId::NONE, heir.id()), VirtualTime::default());
     }
 
     #[test]

@@ -166,7 +166,7 @@ impl Builder {
         if let Some(limit) = self.poll_limit {
             account.set_poll_limit(limit)?;
         }
-        let extras = self.name.map(|name| Box::new(Extras { name: Some(name) }));
+        let extras = self.name.map(|name| Box::new(Extras { name }));
         Ok((account, group, extras))
     }
 }
@@ -220,6 +220,17 @@ where
     let made = context::with_current(|shared| make_plain(shared, future, site))?;
     // What a refused future's destructor does is outside.
     Some(made.unwrap_or_else(Refused::refuse))
+}
+
+/// Plain spawning of what stays on this thread, on the local runtime that runs on it. `None`: none does.
+pub(crate) fn spawn_local_here<F>(future: F, site: &'static Location<'static>) -> Option<JoinHandle<F::Output>>
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    let shared = context::local_runtime()?;
+    // SAFETY: it was found that all tasks of this runtime run on this thread.
+    Some(unsafe { spawn_local_plain(&shared, future, site) })
 }
 
 /// Plain spawning: a task that is refused resolves to `Cancelled`.

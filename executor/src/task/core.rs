@@ -28,7 +28,7 @@ pub(crate) struct TaskCore {
 
 /// What only tasks made with a [`Builder`](super::Builder) may have.
 pub(crate) struct Extras {
-    pub(super) name: Option<Arc<str>>,
+    pub(super) name: Arc<str>,
 }
 
 impl TaskCore {
@@ -68,7 +68,7 @@ impl TaskCore {
     }
 
     pub(crate) fn name(&self) -> Option<&Arc<str>> {
-        self.extras.as_ref()?.name.as_ref()
+        self.extras.as_ref().map(|extras| &extras.name)
     }
 
     pub(crate) fn spawned_at(&self) -> &'static Location<'static> {

@@ -22,8 +22,8 @@ use super::Panic;
 /// ```
 #[derive(Debug)]
 pub enum JoinError {
-    /// It was aborted, or the run of the [`Scope`](crate::Scope) that it was spawned in ended, or its runtime shut down,
-    /// or was shut down already when it was spawned.
+    /// It was aborted; one of its expiry handlers answered [`Action::Cancel`](crate::Action::Cancel); the run of the
+    /// [`Scope`](crate::Scope) that it was spawned in ended; its runtime shut down, or was shut down already and refused it.
     Cancelled,
     /// Its poll, its destructor or one of its expiry handlers panicked.
     Panicked(Panic),
@@ -36,7 +36,7 @@ impl JoinError {
         Self::Panicked(Panic::new(payload))
     }
 
-    /// Was the task aborted, or its runtime shut down?
+    /// Is it [`Cancelled`](Self::Cancelled)?
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         matches!(self, Self::Cancelled)

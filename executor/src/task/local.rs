@@ -88,8 +88,8 @@ impl<T: 'static> LocalKey<T> {
     /// });
     /// # Ok::<(), std::io::Error>(())
     /// ```
-    pub fn scope<F: Future>(&'static self, value: T, future: F) -> Scope<T, F> {
-        Scope { key: self, value: Some(value), future: Some(future) }
+    pub fn scope<F: Future>(&'static self, value: T, future: F) -> TaskLocalFuture<T, F> {
+        TaskLocalFuture { key: self, value: Some(value), future: Some(future) }
     }
 
     /// Calls `f` with the value.
@@ -173,7 +173,7 @@ impl<T> fmt::Debug for LocalKey<T> {
 /// The future of [`LocalKey::scope`].
 #[pin_project(PinnedDrop)]
 #[must_use = "futures do nothing unless polled"]
-pub struct Scope<T: 'static, F> {
+pub struct TaskLocalFuture<T: 'static, F> {
     key: &'static LocalKey<T>,
     /// While the future is polled: what the slot held before.
     value: Option<T>,
@@ -182,7 +182,7 @@ pub struct Scope<T: 'static, F> {
     future: Option<F>,
 }
 
-impl<T, F: Future> Future for Scope<T, F> {
+impl<T, F: Future> Future for TaskLocalFuture<T, F> {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -204,7 +204,7 @@ impl<T, F: Future> Future for Scope<T, F> {
 }
 
 #[pinned_drop]
-impl<T, F> PinnedDrop for Scope<T, F> {
+impl<T, F> PinnedDrop for TaskLocalFuture<T, F> {
     fn drop(self: Pin<&mut Self>) {
         let mut this = self.project();
         if this.future.is_some() {
@@ -214,9 +214,9 @@ impl<T, F> PinnedDrop for Scope<T, F> {
     }
 }
 
-impl<T, F> fmt::Debug for Scope<T, F> {
+impl<T, F> fmt::Debug for TaskLocalFuture<T, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Scope").finish_non_exhaustive()
+        f.debug_struct("TaskLocalFuture").finish_non_exhaustive()
     }
 }
 

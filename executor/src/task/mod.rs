@@ -121,7 +121,7 @@ pub use self::join::{AbortHandle, JoinHandle};
 #[cfg(not(loom))]
 pub use self::join_set::JoinSet;
 #[cfg(not(loom))]
-pub use self::local::{LocalError, LocalKey, Scope};
+pub use self::local::{LocalError, LocalKey, TaskLocalFuture};
 pub use self::panic::Panic;
 #[cfg(not(loom))]
 pub use self::snapshot::{TaskSnapshot, TaskState};
@@ -133,7 +133,7 @@ pub(crate) use self::refs::{
 };
 #[cfg(not(loom))]
 pub(crate) use self::{
-    builder::{no_local_runtime, spawn_here, spawn_local_plain, spawn_plain},
+    builder::{no_local_runtime, spawn_here, spawn_local_here, spawn_local_plain, spawn_plain},
     core::{Metered, Reason, TaskCore},
     join::Joining,
     registry::all as all_slots,

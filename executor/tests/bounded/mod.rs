@@ -3,12 +3,10 @@
 use std::future::Future;
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
 
 use stipend::Runtime;
 
-/// Far more than any test here takes, on any machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+use crate::common::PATIENCE;
 
 /// Runs `test` to its end, on a runtime of the usual size.
 pub(crate) fn run<F>(test: F)

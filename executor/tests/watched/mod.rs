@@ -59,20 +59,6 @@ pub(crate) fn watched(hang: &str, test: impl FnOnce(Progress) + Send + 'static) 
     }
 }
 
-/// Waits until `done`, which another thread brings about.
-pub(crate) fn wait_until(done: impl Fn() -> bool) {
-    // Two threads that run at the same time meet within moments; one that does not run needs this one's core.
-    for _ in 0..5_000 {
-        if done() {
-            return;
-        }
-        std::hint::spin_loop();
-    }
-    while !done() {
-        thread::yield_now();
-    }
-}
-
 /// xorshift: delays and choices that differ from round to round, and are the same in each run.
 pub(crate) struct Random(u64);
 

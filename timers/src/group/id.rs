@@ -15,7 +15,7 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use super::{MAX_DEPTH, Node, lock};
+use super::{Node, lock};
 use crate::sum::Sum;
 use crate::thread;
 
@@ -31,6 +31,8 @@ impl GroupId {
     pub const NONE: Self = Self(0);
     /// Numbers are below this.
     pub const LIMIT: usize = CHUNK * CHUNKS;
+    /// How deep groups may be nested: no [`depth`](Self::depth) is greater.
+    pub const MAX_DEPTH: u32 = 16;
 
     pub(crate) fn from_index(index: u32) -> Self {
         debug_assert!((index as usize) < Self::LIMIT);
@@ -74,7 +76,7 @@ impl GroupId {
         // Numbers that come to other groups under our eyes might lead in a circle.
         std::iter::successors(Some(self), |id| Some(id.parent()))
             .take_while(|&id| id != Self::NONE)
-            .take(MAX_DEPTH as usize)
+            .take(Self::MAX_DEPTH as usize)
     }
 
     /// The group's timers.

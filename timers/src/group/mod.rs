@@ -31,8 +31,6 @@ pub(crate) use spare::Spare;
 pub const DEFAULT_WEIGHT: u32 = 100;
 /// The weights that a group may have.
 const WEIGHTS: std::ops::RangeInclusive<u32> = 1..=10_000;
-/// How deep groups may be nested.
-const MAX_DEPTH: u32 = 16;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
@@ -246,8 +244,8 @@ impl GroupBuilder {
     pub fn build(self) -> Result<Group, GroupError> {
         check_weight(self.weight)?;
         let above = self.parent.as_ref().map_or(GroupId::NONE, Group::id);
-        if above.depth() >= MAX_DEPTH {
-            return Err(GroupError::TooDeep { max: MAX_DEPTH });
+        if above.depth() >= GroupId::MAX_DEPTH {
+            return Err(GroupError::TooDeep { max: GroupId::MAX_DEPTH });
         }
         let id = id::take(self.weight, above).ok_or(GroupError::TooMany { max: GroupId::LIMIT - 1 })?;
         let node = Arc::new(Node { name: self.name, parent: self.parent, id });
@@ -284,23 +282,30 @@ mod tests {
     #[test]
     fn a_number_tells_parent_and_depth_and_its_serial_moves_on() {
         let parent = Group::new("parent").unwrap();
-        let child = Group::builder("child").parent(&parent).build().unwrap();
-        let id = child.id();
-        assert_eq!((id.parent(), id.depth(), parent.id().depth()), (parent.id(), 2, 1));
-        let serial = id.serial();
-        drop(child);
-        let others: Vec<_> = (0..64).map(|_| Group::new("other").unwrap()).collect();
-        if let Some(heir) = others.iter().find(|other| other.id() == id) {
-            assert_ne!(heir.id().serial(), serial);
-        }
+        let heir = (0..1_000).find_map(|_| {
+            let child = Group::builder("child").parent(&parent).build().unwrap();
+            let id = child.id();
+            assert_eq!((id.parent(), id.depth(), parent.id().depth()), (parent.id(), 2, 1));
+            let serial = id.serial();
+            drop(child);
+            // Numbers are handed out last in, first out, but another test may be faster.
+            let heir = Some(Group::new("heir").unwrap()).filter(|heir| heir.id() == id)?;
+            Some((heir, serial))
+        });
+        let (heir, serial) = heir.expect("a group that has the number of the one before");
+        assert_ne!(heir.id().serial(), serial);
+        assert_eq!((heir.id().parent(), heir.id().depth()), (GroupId::NONE, 1));
     }
 
     #[test]
     fn groups_nested_too_deeply_are_refused() {
         let mut group = Group::new("top").unwrap();
-        for _ in 1..MAX_DEPTH {
+        for _ in 1..GroupId::MAX_DEPTH {
             group = Group::builder("below").parent(&group).build().unwrap();
         }
-        assert_eq!(Group::builder("too deep").parent(&group).build(), Err(GroupError::TooDeep { max: MAX_DEPTH }));
+        assert_eq!(
+            Group::builder("too deep").parent(&group).build(),
+            Err(GroupError::TooDeep { max: GroupId::MAX_DEPTH })
+        );
     }
 }
