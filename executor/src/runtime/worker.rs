@@ -82,10 +82,15 @@ impl Local {
         std::ptr::eq(Arc::as_ptr(&self.shared), runtime)
     }
 
+    /// What others see of it.
+    fn peer(&self) -> &Peer {
+        &self.shared.peers[self.index]
+    }
+
     /// One of its tasks has spawned another.
     #[inline]
     pub(crate) fn count_spawned(&self) {
-        self.shared.peers[self.index].counters.spawned.add_one();
+        self.peer().counters.spawned.add_one();
     }
 
     /// A task that was woken or spawned on this worker: it runs next, and what was to run next goes to the back of the queue. So
@@ -104,7 +109,7 @@ impl Local {
             self.lanes.push(group, task);
             self.call_for_help();
         } else {
-            match self.shared.peers[self.index].next.put(task) {
+            match self.peer().next.put(task) {
                 Some(displaced) => {
                     self.lanes.push(group, displaced);
                     self.call_for_help();
@@ -117,7 +122,7 @@ impl Local {
 
     /// A task that woke itself: behind all others.
     pub(crate) fn push_back(&self, task: Ready) {
-        let others = !self.lanes.is_empty() || !self.shared.peers[self.index].next.is_empty();
+        let others = !self.lanes.is_empty() || !self.peer().next.is_empty();
         self.lanes.push(task.core().group(), task);
         if others {
             self.call_for_help();
@@ -215,6 +220,8 @@ impl Turn {
 pub(super) struct Worker<'a> {
     local: &'a Local,
     shared: &'a Arc<Shared>,
+    /// What others see of this worker.
+    peer: &'a Peer,
     lease: &'a Lease,
     /// When the last bracket closed.
     at: Stamp,
@@ -242,6 +249,7 @@ impl<'a> Worker<'a> {
         Self {
             local,
             shared: &local.shared,
+            peer: local.peer(),
             lease,
             at,
             turn: Turn::begin(at),
@@ -306,7 +314,7 @@ impl<'a> Worker<'a> {
     /// group whose turn it is, while it has any.
     #[inline]
     fn next(&mut self) -> Option<Ready> {
-        let next = &self.peer().next;
+        let next = &self.peer.next;
         if self.in_a_row < NEXT_IN_A_ROW
             && let Some(task) = next.take()
         {
@@ -314,7 +322,7 @@ impl<'a> Worker<'a> {
             return Some(task);
         }
         self.in_a_row = 0;
-        if let Some(task) = self.local.lanes.pop_current().or_else(|| self.peer().next.take()) {
+        if let Some(task) = self.local.lanes.pop_current().or_else(|| self.peer.next.take()) {
             return Some(task);
         }
         if self.local.lanes.is_empty() || !self.next_turn() {
@@ -349,17 +357,13 @@ impl<'a> Worker<'a> {
     }
 
     fn put_next_in_its_lane(&self) {
-        if let Some(task) = self.peer().next.take() {
+        if let Some(task) = self.peer.next.take() {
             self.local.lanes.push(task.core().group(), task);
         }
     }
 
     fn counters(&self) -> &super::metrics::WorkerCounters {
-        &self.peer().counters
-    }
-
-    fn peer(&self) -> &Peer {
-        &self.shared.peers[self.local.index]
+        &self.peer.counters
     }
 
     pub(super) fn run_task(&mut self, task: Ready) {
@@ -369,13 +373,13 @@ impl<'a> Worker<'a> {
         }
         // Before the poll: the poll may not end, and what else there is must find somebody.
         self.stop_searching();
-        if self.shared.idle.could_help() && self.peer().has_work() {
+        if self.shared.idle.could_help() && self.peer.has_work() {
             self.shared.wake_one();
         }
         self.runs += 1;
         self.counters().runs.add_one();
         let (lease, at) = (self.lease, self.at);
-        let ended = &self.shared.peers[self.local.index].counters.ended;
+        let ended = &self.peer.counters.ended;
         self.at = task.run(|core| Metered { run: lease.begin(core.account(), at), ended });
     }
 
@@ -567,7 +571,7 @@ impl<'a> Worker<'a> {
                     turned = true;
                     self.turn(driver, None);
                 }
-                None => self.peer().parker.park(),
+                None => self.peer.parker.park(),
             }
             self.lease.set_active();
         }
