@@ -353,13 +353,17 @@ impl<'a> Run<'a> {
     /// The time of a nested account is in the accounts around it too, and in its group, as far as none of theirs has it.
     #[cold]
     fn charge_nested(&self, ns: u64) -> bool {
+        if self.depth as usize > FRAMES {
+            // What is around, from the last one that is shown on, is not known. It pays for this time too, and its group and its scope
+            // may be the same, as mostly they are: so nothing more is charged, lest it be charged twice.
+            return false;
+        }
         let outer = || crate::current::frames(self.slot).take(self.depth as usize).map(|(record, _)| record);
         if let Some(outer) = outer().last() {
             Record::add_own(&outer.own.nested_ns, ns);
         }
         let watched = charge_groups(self.slot, self.record.group(), ns, outer);
-        // Deeper in, something around that is not shown may be of the scope, as what runs inside one mostly is.
-        (self.depth as usize <= FRAMES && members::charge(self.record, ns, outer)) | watched
+        members::charge(self.record, ns, outer) | watched
     }
 
     /// Behind a charge of a member that found a watch on: whether something is due on a clock that it adds to.
