@@ -341,7 +341,8 @@ impl TimerSet {
         }
         let id = u32::try_from(self.timers.insert(timer)).expect("fewer than 2^32 timers fit into memory");
         if let Some(restarting) = &mut self.restarting {
-            restarting.arm(id, restarting.armed_ns(id));
+            // Not what the one before was that had this id.
+            restarting.arm(id, NEVER);
         }
         id
     }
@@ -757,6 +758,17 @@ mod tests {
         }
         // Looked for among them all, it would be a thousand million looks.
         assert!(crate::clock::os::thread_cpu_ns() - before_ns < 100_000_000);
+    }
+
+    #[test]
+    fn t37_a_new_timer_is_disarmed_whoever_had_its_number() {
+        let mut set = TimerSet::restarting();
+        let id = heard(&mut set);
+        set.arm(id, 10, 0, 0);
+        set.hold_back();
+        set.close(id);
+        assert_eq!(heard(&mut set), id);
+        assert_eq!(set.setting(id, 0), Setting::default());
     }
 
     #[test]
