@@ -125,10 +125,7 @@ impl Account {
             }
         };
         if let Some(waker) = early {
-            crate::panics::contain(|| {
-                waker.wake_by_ref();
-                drop(waker);
-            });
+            crate::panics::wake(waker);
         }
         crate::panics::contain(|| drop(old));
     }

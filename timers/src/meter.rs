@@ -14,7 +14,7 @@ use crate::lateness::Lateness;
 use crate::meter_clock::MeterClock;
 use crate::service::Service;
 use crate::sleeper::Sleeper;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering, lock};
 use crate::thread::{self, Lease, ThreadSlot};
 use crate::tick::TickReport;
 use crate::total::OwnTotal;
@@ -223,7 +223,7 @@ impl Inner {
 
     /// Takes over what a thread has used, as it gives its slot back.
     pub(crate) fn retire(&self, slot: &ThreadSlot, now: Stamp) {
-        let mut retired = self.retired.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut retired = lock(&self.retired);
         retired.add(slot, now.cpu_ns);
         let used_ns = slot.charged_ns.load(Ordering::Relaxed) + slot.runtime_ns.load(Ordering::Relaxed);
         slot.inbox.meter_id.store(0, Ordering::Release);
@@ -420,7 +420,7 @@ impl Meter {
         let inner = &self.0.inner;
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         // Under the lock no thread leaves, so none is counted twice.
-        let retired = inner.retired.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let retired = lock(&inner.retired);
         let mut books = *retired;
         for slot in inner.own_slots() {
             let now_ns = inner.clock.remote_cpu_ns(slot).unwrap_or_else(|| count(&slot.leased_at_ns));
