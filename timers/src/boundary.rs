@@ -86,12 +86,19 @@ impl std::error::Error for CancelReason {}
 /// Whose timers are delivered.
 #[derive(Clone, Copy)]
 enum Source {
+    /// The account's own.
+    Own(Own),
+    /// Those of a clock that the task is a part of.
+    Whole(Whole),
+}
+
+/// Which of an account's own timers, which lie under its lock.
+#[derive(Clone, Copy)]
+enum Own {
     /// The task's; `seen_ns` is what is known to be used if that is more than what is charged.
     Task { seen_ns: u64 },
     /// Those of a poll that is over.
     Poll(PollReading),
-    /// Those of a clock that the task is a part of.
-    Whole(Whole),
 }
 
 /// What is known behind a poll.
@@ -394,7 +401,7 @@ impl<'a> Run<'a> {
                 control = Control::Cancel(CancelReason::Requested);
             }
             if matches!(control, Control::Proceed) {
-                control = self.deliver(Source::Task { seen_ns }, &mut left, completed);
+                control = self.deliver(Source::Own(Own::Task { seen_ns }), &mut left, completed);
             }
             if matches!(control, Control::Proceed) {
                 control = self.deliver_of_poll(poll.take(), &mut left, completed);
@@ -478,7 +485,7 @@ impl<'a> Run<'a> {
         let Some(poll) = self.of_poll(|timers| timers.deliver(poll)).flatten() else {
             return Control::Proceed;
         };
-        let control = self.deliver(Source::Poll(poll), left, completed);
+        let control = self.deliver(Source::Own(Own::Poll(poll)), left, completed);
         let over_bound = *left == 0;
         self.of_poll(|timers| timers.delivered(over_bound));
         control
@@ -524,13 +531,16 @@ impl<'a> Run<'a> {
         let record = self.record;
         let due = match source {
             Source::Whole(whole) => whole.sum().next_due(whole.charged_ns()),
-            Source::Task { seen_ns } => {
-                let now_ns = record.total_ns().max(seen_ns);
-                let hard_ns = if completed { NEVER } else { record.shared.hard_ns.load(Ordering::Relaxed) };
-                self.of_account(source, |timers| timers.next_due(now_ns.min(hard_ns), now_ns)).unwrap_or(Due::Nothing)
-            }
-            Source::Poll(poll) => {
-                self.of_account(source, |timers| timers.next_due(poll.until_ns, poll.ns)).unwrap_or(Due::Nothing)
+            Source::Own(own) => {
+                let (until_ns, now_ns) = match own {
+                    Own::Poll(poll) => (poll.until_ns, poll.ns),
+                    Own::Task { seen_ns } => {
+                        let now_ns = record.total_ns().max(seen_ns);
+                        let hard_ns = if completed { NEVER } else { record.shared.hard_ns.load(Ordering::Relaxed) };
+                        (now_ns.min(hard_ns), now_ns)
+                    }
+                };
+                self.of_account(own, |timers| timers.next_due(until_ns, now_ns)).unwrap_or(Due::Nothing)
             }
         };
         match due {
@@ -564,8 +574,13 @@ impl<'a> Run<'a> {
                 let now_ns = whole.charged_ns();
                 whole.sum().change(&whole, |timers| put_back(timers, now_ns))
             }
-            Source::Task { .. } => self.of_account(source, |timers| put_back(timers, self.record.total_ns())).flatten(),
-            Source::Poll(poll) => self.of_account(source, |timers| put_back(timers, poll.ns)).flatten(),
+            Source::Own(own) => {
+                let now_ns = match own {
+                    Own::Poll(poll) => poll.ns,
+                    Own::Task { .. } => self.record.total_ns(),
+                };
+                self.of_account(own, |timers| put_back(timers, now_ns)).flatten()
+            }
         };
         // One whose account its handler has ended has nowhere to be put back into, and goes, as one that was closed meanwhile.
         let (gone, waiting) = back.unwrap_or_default();
@@ -577,12 +592,12 @@ impl<'a> Run<'a> {
     }
 
     /// Changes timers of the account under its lock. `None`: they are gone with the account.
-    fn of_account<R>(&self, source: Source, change: impl FnOnce(&mut TimerSet) -> R) -> Option<R> {
+    fn of_account<R>(&self, own: Own, change: impl FnOnce(&mut TimerSet) -> R) -> Option<R> {
         let mut cold = self.record.cold.lock();
         let timers = cold.timers.as_deref_mut();
-        let timers = match source {
-            Source::Poll(_) => timers.and_then(|timers| timers.poll.as_mut()).map(|timers| &mut timers.set),
-            Source::Task { .. } | Source::Whole(_) => timers.map(|timers| &mut timers.task),
+        let timers = match own {
+            Own::Poll(_) => timers.and_then(|timers| timers.poll.as_mut()).map(|timers| &mut timers.set),
+            Own::Task { .. } => timers.map(|timers| &mut timers.task),
         };
         let result = timers.map(change);
         self.record.refresh(&cold);
