@@ -24,7 +24,7 @@ pub struct Usage {
     /// CPU time in all: polls, handlers, destructors, nested accounts and blocking jobs.
     pub cpu: Duration,
     /// The part of `cpu` that nested accounts (a `cpu_timeout` inside the task, say) were charged too: `cpu - nested` is the
-    /// account's own.
+    /// account's own. What is more than five deep is not told apart: it is the fifth's own.
     pub nested: Duration,
     /// The part of `cpu` that blocking jobs used; for the account of a [`Scope`](crate::Scope), what its members used, too.
     pub offloaded: Duration,
@@ -132,10 +132,7 @@ impl Account {
             }
         };
         if let Some(waker) = early {
-            crate::panics::contain(|| {
-                waker.wake_by_ref();
-                drop(waker);
-            });
+            crate::panics::wake(waker);
         }
         crate::panics::contain(|| drop(old));
     }
@@ -247,6 +244,9 @@ impl Account {
 
     /// Makes the account a member of `group`. What it used up to its last boundary stays with the group before; a poll in progress counts
     /// for the new one, as a whole.
+    ///
+    /// Of accounts nested in one another a group is charged once, for the outermost of its members. What runs with five accounts or
+    /// more around it counts for their groups and not for its own.
     pub fn set_group(&self, group: &Group) {
         self.record.move_to(group);
     }

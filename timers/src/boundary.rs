@@ -86,12 +86,19 @@ impl std::error::Error for CancelReason {}
 /// Whose timers are delivered.
 #[derive(Clone, Copy)]
 enum Source {
+    /// The account's own.
+    Own(Own),
+    /// Those of a clock that the task is a part of.
+    Whole(Whole),
+}
+
+/// Which of an account's own timers, which lie under its lock.
+#[derive(Clone, Copy)]
+enum Own {
     /// The task's; `seen_ns` is what is known to be used if that is more than what is charged.
     Task { seen_ns: u64 },
     /// Those of a poll that is over.
     Poll(PollReading),
-    /// Those of a clock that the task is a part of.
-    Whole(Whole),
 }
 
 /// What is known behind a poll.
@@ -353,13 +360,17 @@ impl<'a> Run<'a> {
     /// The time of a nested account is in the accounts around it too, and in its group, as far as none of theirs has it.
     #[cold]
     fn charge_nested(&self, ns: u64) -> bool {
+        if self.depth as usize > FRAMES {
+            // What is around, from the last one that is shown on, is not known. It pays for this time too, and its group and its scope
+            // may be the same, as mostly they are: so nothing more is charged, lest it be charged twice.
+            return false;
+        }
         let outer = || crate::current::frames(self.slot).take(self.depth as usize).map(|(record, _)| record);
         if let Some(outer) = outer().last() {
             Record::add_own(&outer.own.nested_ns, ns);
         }
         let watched = charge_groups(self.slot, self.record.group(), ns, outer);
-        // Deeper in, something around that is not shown may be of the scope, as what runs inside one mostly is.
-        (self.depth as usize <= FRAMES && members::charge(self.record, ns, outer)) | watched
+        members::charge(self.record, ns, outer) | watched
     }
 
     /// Behind a charge of a member that found a watch on: whether something is due on a clock that it adds to.
@@ -390,7 +401,7 @@ impl<'a> Run<'a> {
                 control = Control::Cancel(CancelReason::Requested);
             }
             if matches!(control, Control::Proceed) {
-                control = self.deliver(Source::Task { seen_ns }, &mut left, completed);
+                control = self.deliver(Source::Own(Own::Task { seen_ns }), &mut left, completed);
             }
             if matches!(control, Control::Proceed) {
                 control = self.deliver_of_poll(poll.take(), &mut left, completed);
@@ -474,7 +485,7 @@ impl<'a> Run<'a> {
         let Some(poll) = self.of_poll(|timers| timers.deliver(poll)).flatten() else {
             return Control::Proceed;
         };
-        let control = self.deliver(Source::Poll(poll), left, completed);
+        let control = self.deliver(Source::Own(Own::Poll(poll)), left, completed);
         let over_bound = *left == 0;
         self.of_poll(|timers| timers.delivered(over_bound));
         control
@@ -520,13 +531,16 @@ impl<'a> Run<'a> {
         let record = self.record;
         let due = match source {
             Source::Whole(whole) => whole.sum().next_due(whole.charged_ns()),
-            Source::Task { seen_ns } => {
-                let now_ns = record.total_ns().max(seen_ns);
-                let hard_ns = if completed { NEVER } else { record.shared.hard_ns.load(Ordering::Relaxed) };
-                self.of_account(source, |timers| timers.next_due(now_ns.min(hard_ns), now_ns)).unwrap_or(Due::Nothing)
-            }
-            Source::Poll(poll) => {
-                self.of_account(source, |timers| timers.next_due(poll.until_ns, poll.ns)).unwrap_or(Due::Nothing)
+            Source::Own(own) => {
+                let (until_ns, now_ns) = match own {
+                    Own::Poll(poll) => (poll.until_ns, poll.ns),
+                    Own::Task { seen_ns } => {
+                        let now_ns = record.total_ns().max(seen_ns);
+                        let hard_ns = if completed { NEVER } else { record.shared.hard_ns.load(Ordering::Relaxed) };
+                        (now_ns.min(hard_ns), now_ns)
+                    }
+                };
+                self.of_account(own, |timers| timers.next_due(until_ns, now_ns)).unwrap_or(Due::Nothing)
             }
         };
         match due {
@@ -560,8 +574,13 @@ impl<'a> Run<'a> {
                 let now_ns = whole.charged_ns();
                 whole.sum().change(&whole, |timers| put_back(timers, now_ns))
             }
-            Source::Task { .. } => self.of_account(source, |timers| put_back(timers, self.record.total_ns())).flatten(),
-            Source::Poll(poll) => self.of_account(source, |timers| put_back(timers, poll.ns)).flatten(),
+            Source::Own(own) => {
+                let now_ns = match own {
+                    Own::Poll(poll) => poll.ns,
+                    Own::Task { .. } => self.record.total_ns(),
+                };
+                self.of_account(own, |timers| put_back(timers, now_ns)).flatten()
+            }
         };
         // One whose account its handler has ended has nowhere to be put back into, and goes, as one that was closed meanwhile.
         let (gone, waiting) = back.unwrap_or_default();
@@ -573,12 +592,12 @@ impl<'a> Run<'a> {
     }
 
     /// Changes timers of the account under its lock. `None`: they are gone with the account.
-    fn of_account<R>(&self, source: Source, change: impl FnOnce(&mut TimerSet) -> R) -> Option<R> {
+    fn of_account<R>(&self, own: Own, change: impl FnOnce(&mut TimerSet) -> R) -> Option<R> {
         let mut cold = self.record.cold.lock();
         let timers = cold.timers.as_deref_mut();
-        let timers = match source {
-            Source::Poll(_) => timers.and_then(|timers| timers.poll.as_mut()).map(|timers| &mut timers.set),
-            Source::Task { .. } | Source::Whole(_) => timers.map(|timers| &mut timers.task),
+        let timers = match own {
+            Own::Poll(_) => timers.and_then(|timers| timers.poll.as_mut()).map(|timers| &mut timers.set),
+            Own::Task { .. } => timers.map(|timers| &mut timers.task),
         };
         let result = timers.map(change);
         self.record.refresh(&cold);

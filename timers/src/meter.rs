@@ -8,14 +8,14 @@ use std::time::Duration;
 use crate::clock::manual::ManualState;
 use crate::clock::{AccuracyClass, Clock, ClockSource, Stamp, fast, fork, os};
 use crate::error::MeterError;
-use crate::gate::Gate;
+use crate::gate::{self, Gate, Timer as _};
 use crate::histogram::{Distribution, Histogram};
 use crate::lateness::Lateness;
 use crate::meter_clock::MeterClock;
 use crate::panics;
 use crate::service::Service;
 use crate::sleeper::Sleeper;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering, lock};
 use crate::thread::{self, Lease, ThreadSlot};
 use crate::tick::TickReport;
 use crate::total::OwnTotal;
@@ -184,32 +184,7 @@ impl Inner {
         if let Some(sleeper) = &self.sleeper
             && !fork::is_child()
         {
-            self.start_timer(sleeper);
-        }
-    }
-
-    fn start_timer(&self, sleeper: &Sleeper) {
-        let (now_ns, period_ns) = (fast::monotonic_ns(), nanos(self.period));
-        let before_ns = self.started_ns.swap(now_ns, Ordering::Relaxed);
-        self.often.store(now_ns.saturating_sub(before_ns) < period_ns / OFTEN, Ordering::Relaxed);
-        // Before the timer runs: a thread that is preempted in between has delayed the tick, and it counts as late.
-        self.lateness.starting(now_ns, period_ns);
-        sleeper.start(self.period);
-    }
-
-    /// Stops the timer after every thread was found idle, and starts it again if that was not right, by a second look.
-    fn stop_timer(&self, sleeper: &Sleeper, look: impl FnOnce() -> bool) {
-        // Stopped before the gate closes: whoever opens it next starts the timer after this. Two that stop it at a time do no harm:
-        // each looks again after its own stop.
-        sleeper.stop();
-        self.lateness.stopped();
-        if self.stop.load(Ordering::SeqCst) {
-            // That may have taken an interruption back.
-            sleeper.interrupt();
-            return;
-        }
-        if self.gate.close(look) {
-            self.start_timer(sleeper);
+            Timer { meter: self, sleeper }.start();
         }
     }
 
@@ -234,7 +209,8 @@ impl Inner {
             && !self.watches_total()
             && !fork::is_child()
         {
-            self.stop_timer(sleeper, || self.any_active() || self.watches_total());
+            let timer = Timer { meter: self, sleeper };
+            self.gate.switch_off(&timer, || self.any_active() || self.watches_total());
         }
     }
 
@@ -253,7 +229,7 @@ impl Inner {
 
     /// Takes over what a thread has used, as it gives its slot back.
     pub(crate) fn retire(&self, slot: &ThreadSlot, now: Stamp) {
-        let mut retired = self.retired.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut retired = lock(&self.retired);
         retired.add(slot, now.cpu_ns);
         let used_ns = slot.charged_ns.load(Ordering::Relaxed) + slot.runtime_ns.load(Ordering::Relaxed);
         slot.inbox.meter_id.store(0, Ordering::Release);
@@ -265,14 +241,15 @@ impl Inner {
     }
 
     fn run_tick(&self, sleeper: &Sleeper) {
-        // SeqCst, with the store in `Owner::drop` and what the sleeper does: see `stop_timer`.
+        let timer = Timer { meter: self, sleeper };
+        // SeqCst, with the store in `Owner::drop` and what the sleeper does: see `Timer::stop`.
         let stopped = || self.stop.load(Ordering::SeqCst);
         while !stopped() {
             sleeper.wait();
             if stopped() {
                 return;
             }
-            if !self.gate.is_open() {
+            if !self.gate.came(&timer, || self.any_active()) {
                 continue;
             }
             self.lateness.came(fast::monotonic_ns(), nanos(self.period));
@@ -280,7 +257,7 @@ impl Inner {
             let active = self.any_active();
             self.tick();
             if !active {
-                self.stop_timer(sleeper, || self.any_active());
+                self.gate.switch_off(&timer, || self.any_active());
             }
         }
     }
@@ -292,6 +269,35 @@ impl Inner {
             self.serve();
             self.service.wait(stop);
         }
+    }
+}
+
+/// The timer of the tick, with what is noted of it.
+struct Timer<'a> {
+    meter: &'a Inner,
+    sleeper: &'a Sleeper,
+}
+
+impl gate::Timer for Timer<'_> {
+    fn start(&self) {
+        let meter = self.meter;
+        let (now_ns, period_ns) = (fast::monotonic_ns(), nanos(meter.period));
+        let before_ns = meter.started_ns.swap(now_ns, Ordering::Relaxed);
+        meter.often.store(now_ns.saturating_sub(before_ns) < period_ns / OFTEN, Ordering::Relaxed);
+        // Before the timer runs: a thread that is preempted in between has delayed the tick, and it counts as late.
+        meter.lateness.starting(now_ns, period_ns);
+        self.sleeper.start(meter.period);
+    }
+
+    fn stop(&self) -> bool {
+        self.sleeper.stop();
+        self.meter.lateness.stopped();
+        let goes_on = !self.meter.stop.load(Ordering::SeqCst);
+        if !goes_on {
+            // That may have taken an interruption back.
+            self.sleeper.interrupt();
+        }
+        goes_on
     }
 }
 
@@ -423,7 +429,7 @@ impl Meter {
         let inner = &self.0.inner;
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         // Under the lock no thread leaves, so none is counted twice.
-        let retired = inner.retired.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let retired = lock(&inner.retired);
         let mut books = *retired;
         for slot in inner.own_slots() {
             let now_ns = inner.clock.remote_cpu_ns(slot).unwrap_or_else(|| count(&slot.leased_at_ns));
@@ -534,5 +540,26 @@ impl MeterBuilder {
         })?);
         owner.threads.push(named("service").spawn(move || inner.run_service())?);
         Ok(Meter(Arc::new(owner)))
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timer_that_runs_with_the_gate_closed_is_stopped_by_the_tick() {
+        let meter = Meter::builder().tick_period(Duration::from_millis(1)).build().unwrap();
+        let inner = meter.inner();
+        let sleeper = inner.sleeper.as_ref().unwrap();
+        // As by a thread that was held up behind its second look.
+        Timer { meter: inner, sleeper }.start();
+        let end_ns = fast::monotonic_ns() + 20_000_000_000;
+        // By the end of time a timer that runs is overdue.
+        while !inner.lateness.overdue(u64::MAX).is_zero() {
+            assert!(fast::monotonic_ns() < end_ns, "it runs on, and nobody asked for it");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!((inner.gate.is_open(), meter.metrics().ticks), (false, 0));
     }
 }

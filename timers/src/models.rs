@@ -8,7 +8,7 @@ use loom::thread;
 use std::sync::Arc;
 
 use crate::clock::Stamp;
-use crate::gate::Gate;
+use crate::gate::{Gate, Timer};
 use crate::slot::{FrameView, Section, Slot, Target};
 use crate::sync::{AtomicU64, Ordering};
 use crate::wake_queue::{Kinds, TickPost, WakeQueue};
@@ -205,86 +205,129 @@ fn loom_slot_is_still_only_if_nothing_changed() {
     });
 }
 
+/// Two threads, the tick and its timer, as in `meter`.
+struct Ticking {
+    gate: Gate,
+    active: [AtomicU64; 2],
+    timer: Running,
+}
+
+struct Running(AtomicU64);
+
+impl Timer for Running {
+    fn start(&self) {
+        self.0.store(1, Ordering::Relaxed);
+    }
+
+    fn stop(&self) -> bool {
+        self.0.store(0, Ordering::Relaxed);
+        true
+    }
+}
+
+impl Ticking {
+    /// The first thread is active, or was a moment ago, and the tick is on.
+    fn on(active: bool) -> Arc<Self> {
+        let timer = Running(AtomicU64::new(1));
+        let active = [AtomicU64::new(active.into()), AtomicU64::new(0)];
+        let ticking = Arc::new(Self { gate: Gate::new(), active, timer });
+        assert!(ticking.gate.open());
+        ticking
+    }
+
+    fn any_active(&self) -> bool {
+        self.active.iter().any(|active| active.load(Ordering::Acquire) != 0)
+    }
+
+    fn set_active(&self, thread: usize) {
+        self.active[thread].store(1, Ordering::Relaxed);
+        if self.gate.open() {
+            self.timer.start();
+        }
+    }
+
+    fn set_idle(&self, thread: usize) {
+        self.active[thread].store(0, Ordering::Release);
+        if self.gate.is_open() && !self.any_active() {
+            self.gate.switch_off(&self.timer, || self.any_active());
+        }
+    }
+
+    fn tick(&self) {
+        if self.gate.came(&self.timer, || self.any_active()) && !self.any_active() {
+            self.gate.switch_off(&self.timer, || self.any_active());
+        }
+    }
+
+    fn is_running(&self) -> bool {
+        self.timer.0.load(Ordering::Relaxed) == 1
+    }
+
+    #[track_caller]
+    fn assert_on(&self) {
+        assert!(self.gate.is_open(), "a thread is active and the tick is off");
+        assert!(self.is_running(), "the gate is open and the timer stands still");
+    }
+}
+
 /// The tick goes to sleep while a thread leaves idleness: afterwards, with the thread active, the timer runs.
 #[test]
 fn loom_the_tick_never_sleeps_beside_an_active_thread() {
     model(|| {
-        let gate = Arc::new(Gate::new());
-        let active = Arc::new(AtomicU64::new(0));
-        let timer = Arc::new(AtomicU64::new(0));
-        assert!(gate.open());
-        timer.store(1, Ordering::Relaxed);
-        let (gate2, active2, timer2) = (gate.clone(), active.clone(), timer.clone());
-        let worker = thread::spawn(move || {
-            active2.store(1, Ordering::Relaxed);
-            if gate2.open() {
-                timer2.store(1, Ordering::Relaxed);
-            }
+        let ticking = Ticking::on(false);
+        let worker = thread::spawn({
+            let ticking = ticking.clone();
+            move || ticking.set_active(1)
         });
-        // The tick, after it found everything idle.
-        if active.load(Ordering::Relaxed) == 0 {
-            timer.store(0, Ordering::Relaxed);
-            if gate.close(|| active.load(Ordering::Relaxed) != 0) {
-                timer.store(1, Ordering::Relaxed);
-            }
-        }
+        ticking.tick();
         worker.join().unwrap();
-        assert!(gate.is_open(), "a thread is active and the tick is off");
-        assert_eq!(timer.load(Ordering::Relaxed), 1, "the gate is open and the timer stands still");
+        ticking.assert_on();
     });
 }
 
 /// The last thread becomes idle and switches the tick off, as the tick itself does so too; meanwhile another becomes active.
 #[test]
 fn loom_two_that_switch_the_tick_off_do_not_stop_it_for_a_third() {
-    struct Shared {
-        gate: Gate,
-        active: [AtomicU64; 2],
-        timer: AtomicU64,
-    }
-    impl Shared {
-        fn any_active(&self) -> bool {
-            self.active.iter().any(|active| active.load(Ordering::Relaxed) != 0)
-        }
-        fn rest(&self) {
-            if !self.gate.is_open() || self.any_active() {
-                return;
-            }
-            self.timer.store(0, Ordering::Relaxed);
-            if self.gate.close(|| self.any_active()) {
-                self.timer.store(1, Ordering::Relaxed);
-            }
-        }
-    }
     model(|| {
-        let shared = Arc::new(Shared {
-            gate: Gate::new(),
-            active: [AtomicU64::new(1), AtomicU64::new(0)],
-            timer: AtomicU64::new(1),
-        });
-        assert!(shared.gate.open());
+        let ticking = Ticking::on(true);
         let last = thread::spawn({
-            let shared = shared.clone();
-            move || {
-                shared.active[0].store(0, Ordering::Release);
-                shared.rest();
-            }
+            let ticking = ticking.clone();
+            move || ticking.set_idle(0)
         });
         let next = thread::spawn({
-            let shared = shared.clone();
-            move || {
-                shared.active[1].store(1, Ordering::Relaxed);
-                if shared.gate.open() {
-                    shared.timer.store(1, Ordering::Relaxed);
-                }
-            }
+            let ticking = ticking.clone();
+            move || ticking.set_active(1)
         });
-        // The tick.
-        shared.rest();
+        ticking.tick();
         last.join().unwrap();
         next.join().unwrap();
-        assert!(shared.gate.is_open(), "a thread is active and the tick is off");
-        assert_eq!(shared.timer.load(Ordering::Relaxed), 1, "the gate is open and the timer stands still");
+        ticking.assert_on();
+    });
+}
+
+/// A thread becomes idle while another is active for a moment: the next tick finds nobody, and is the last one.
+#[test]
+fn loom_the_tick_ends_once_it_has_found_nobody() {
+    model(|| {
+        let ticking = Ticking::on(true);
+        let last = thread::spawn({
+            let ticking = ticking.clone();
+            move || ticking.set_idle(0)
+        });
+        let next = thread::spawn({
+            let ticking = ticking.clone();
+            move || {
+                ticking.set_active(1);
+                ticking.set_idle(1);
+            }
+        });
+        last.join().unwrap();
+        next.join().unwrap();
+        if ticking.is_running() {
+            ticking.tick();
+        }
+        assert!(!ticking.is_running(), "nobody is active and the tick goes on");
+        assert!(!ticking.gate.is_open(), "whoever is active next would not start the timer");
     });
 }
 

@@ -2,12 +2,22 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::task::Waker;
 
 /// Runs user code and swallows its panic, and that of dropping the panic's payload.
 pub(crate) fn contain(user: impl FnOnce()) {
     if let Err(payload) = catch(user) {
         discard(payload);
     }
+}
+
+/// Wakes, and gives the waker back. To be called outside of locks, as both may run user code.
+pub(crate) fn wake(waker: Arc<Waker>) {
+    contain(|| {
+        waker.wake_by_ref();
+        drop(waker);
+    });
 }
 
 /// Runs user code and hands out its panic.

@@ -390,36 +390,20 @@ impl Record {
         }
     }
 
-    /// Posts a waking kind and wakes the task if this post is what schedules it. Holds no lock while it calls the waker.
+    /// Posts a waking kind and wakes the task if this post is what schedules it. Holds no lock while it calls the waker. Returns
+    /// whether `kinds` are posted.
     pub(crate) fn post_and_wake(&self, kinds: crate::wake_queue::Kinds) -> bool {
-        match self.shared.wake.post(kinds) {
-            Ok(true) => {
-                let waker = self.cold.lock().waker.clone();
-                if let Some(waker) = waker {
-                    crate::panics::contain(|| {
-                        waker.wake_by_ref();
-                        drop(waker);
-                    });
-                }
-                true
-            }
-            Ok(false) => true,
-            Err(_) => false,
-        }
+        self.post_and_wake_target(self.target(), kinds)
     }
 
     /// The same for a caller that holds no reference: nothing is posted unless `target` still owns the record. (Should it end in
     /// between, its successor may be woken for nothing.)
-    /// Returns whether `kinds` are posted.
     pub(crate) fn post_and_wake_target(&self, target: Target, kinds: crate::wake_queue::Kinds) -> bool {
         let posted = self.shared.wake.post_for(target.generation, kinds);
         if posted == Ok(true) {
             let waker = self.cold.lock().waker.clone();
             if let Some(waker) = waker {
-                crate::panics::contain(|| {
-                    waker.wake_by_ref();
-                    drop(waker);
-                });
+                crate::panics::wake(waker);
             }
         }
         posted.is_ok()
@@ -541,7 +525,7 @@ mod arena {
     }
 
     fn free() -> MutexGuard<'static, Free> {
-        FREE.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        crate::sync::lock(&FREE)
     }
 
     impl Free {

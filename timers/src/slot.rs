@@ -6,7 +6,8 @@
 //!
 //! Nested metering shows itself as a stack of [`FRAMES`] frames, outermost first. The tick checks each of them, so the tighter
 //! limit of inner and outer binds by itself, and nothing has to be published anew when the inner one ends. Deeper nesting is
-//! charged and enforced at its boundaries like any other, but the tick does not see it.
+//! charged and enforced at its boundaries like any other, but the tick does not see it; from the second account on that is not shown, its
+//! group and scope are charged by what is around it only.
 //!
 //! # Invariants
 //! * A snapshot that [`Slot::read`] returns was true at one moment, and the account's `used` that was read inside belongs to

@@ -27,6 +27,11 @@ impl<T> Mutex<T> {
     }
 }
 
+/// The same for a mutex that is std's in a model too: one in a static, or in what no model looks at.
+pub(crate) fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
 /// A full fence for a thread that has just done a read-modify-write with `SeqCst`.
 ///
 /// On x86-64 every locked read-modify-write drains the store buffer, so the fence would be paid for twice; there only the

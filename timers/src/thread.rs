@@ -18,7 +18,7 @@ use crate::group::{Shard, Spare};
 use crate::meter::{Inner, Meter};
 use crate::offload::{Offload, OffloadRun};
 use crate::slot::{FRAMES, Slot};
-use crate::sync::{AtomicI32, AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicI32, AtomicU32, AtomicU64, Ordering, lock};
 
 /// What to do about a poll that goes on too long, from outside.
 #[derive(Clone)]
@@ -113,7 +113,7 @@ impl ThreadSlot {
     }
 
     pub(crate) fn clock_source(&self) -> Clock {
-        *self.inbox.clock.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        *lock(&self.inbox.clock)
     }
 
     pub(crate) fn clock_id(&self) -> os::ClockId {
@@ -142,7 +142,7 @@ pub(crate) fn all_slots() -> impl Iterator<Item = &'static ThreadSlot> {
 }
 
 fn take_slot() -> &'static ThreadSlot {
-    let mut free = FREE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let mut free = lock(&FREE);
     free.pop().unwrap_or_else(|| {
         // Under the lock, so each index is made once.
         let index = MADE.load(Ordering::Relaxed);
@@ -154,7 +154,7 @@ fn take_slot() -> &'static ThreadSlot {
 }
 
 fn give_back_slot(slot: &'static ThreadSlot) {
-    FREE.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(slot);
+    lock(&FREE).push(slot);
 }
 
 /// What a thread knows of its own metering.
@@ -225,7 +225,7 @@ impl Lease {
         }
         slot.inbox.job_over_limit.store(0, Ordering::Relaxed);
         slot.hidden_scope.store(0, Ordering::Relaxed);
-        *slot.inbox.clock.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = clock;
+        *lock(&slot.inbox.clock) = clock;
         slot.inbox.clock_id.store(os::own_clock_id(), Ordering::Relaxed);
         slot.inbox.active.store(0, Ordering::Relaxed);
         let keep = clock.attach(slot);
@@ -269,7 +269,7 @@ impl Lease {
 
     fn set_overdue(&self, relieve: Option<Overdue>) {
         let before = {
-            let mut hook = self.slot.inbox.on_overdue.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            let mut hook = lock(&self.slot.inbox.on_overdue);
             std::mem::replace(&mut *hook, relieve)
         };
         crate::panics::contain(|| drop(before));

@@ -98,7 +98,7 @@ struct Timer {
     overrun: u32,
     firing: bool,
     closing: bool,
-    /// It stands in `Restarting::fired`.
+    /// Armed again when its clock starts anew: see `Restarting`.
     has_fired: bool,
     /// A supervisor has not heard of it yet.
     is_news: bool,
@@ -190,14 +190,29 @@ pub(crate) struct TimerSet {
 }
 
 /// What a clock needs beside that starts anew.
-#[derive(Default)]
 struct Restarting {
     /// What each timer was armed for, by id.
     armed_ns: Vec<u64>,
-    /// The timers that have fired since the clock started.
+    /// The timers that have fired since the clock started, each once, and some perhaps that were armed anew or closed since.
     fired: Vec<u32>,
+    /// Who stands in `fired`, by id.
+    is_listed: Vec<bool>,
+    /// The least that any of them, and any of a supervisor's, was armed for, or less.
+    least_ns: (u64, u64),
     /// The clock has stopped, and what is armed now is for when it starts anew.
     held_back: bool,
+}
+
+impl Default for Restarting {
+    fn default() -> Self {
+        Self {
+            armed_ns: Vec::new(),
+            fired: Vec::new(),
+            is_listed: Vec::new(),
+            least_ns: (NEVER, NEVER),
+            held_back: false,
+        }
+    }
 }
 
 impl Restarting {
@@ -209,8 +224,27 @@ impl Restarting {
         let id = id as usize;
         if self.armed_ns.len() <= id {
             self.armed_ns.resize(id + 1, NEVER);
+            self.is_listed.resize(id + 1, false);
         }
         self.armed_ns[id] = at_ns;
+    }
+
+    /// Notes a timer, which has been armed, as one that has fired.
+    fn list(&mut self, id: u32, delivery: &Delivery) {
+        let armed_ns = self.armed_ns(id);
+        let (any_ns, remote_ns) = &mut self.least_ns;
+        match delivery {
+            // Nobody hears of it, so nobody need look for it.
+            Delivery::Silent => {}
+            Delivery::Handler(_) => *any_ns = armed_ns.min(*any_ns),
+            Delivery::Supervisor { .. } | Delivery::Stream(_) => {
+                *any_ns = armed_ns.min(*any_ns);
+                *remote_ns = armed_ns.min(*remote_ns);
+            }
+        }
+        if !std::mem::replace(&mut self.is_listed[id as usize], true) {
+            self.fired.push(id);
+        }
     }
 }
 
@@ -259,8 +293,10 @@ impl TimerSet {
     pub(crate) fn restart(&mut self) {
         let Some(mut restarting) = self.restarting.take() else { return };
         restarting.held_back = false;
+        restarting.least_ns = (NEVER, NEVER);
         let mut fired = std::mem::take(&mut restarting.fired);
         for id in fired.drain(..) {
+            restarting.is_listed[id as usize] = false;
             let Some(timer) = self.timers.get_mut(id as usize) else { continue };
             // It may have been armed for something else meanwhile, or the id have come to another timer.
             if !std::mem::take(&mut timer.has_fired) {
@@ -278,21 +314,14 @@ impl TimerSet {
         self.restarting = Some(restarting);
     }
 
-    /// The earliest time that any timer, and any that a supervisor waits for, was armed for, fired or not.
+    /// The earliest time that any timer, and any that a supervisor waits for, was armed for, fired or not. It may be too early, until the
+    /// clock starts anew, where what has fired was armed for something else since.
     pub(crate) fn least_armed(&self) -> (u64, u64) {
-        let (mut any, mut remote) = self.next_expiries();
-        let Some(restarting) = &self.restarting else { return (any, remote) };
-        for &id in &restarting.fired {
-            let Some(timer) = self.timers.get(id as usize).filter(|timer| timer.has_fired) else { continue };
-            let armed_ns = restarting.armed_ns(id);
-            match timer.delivery {
-                Delivery::Silent => continue,
-                Delivery::Supervisor { .. } | Delivery::Stream(_) => remote = remote.min(armed_ns),
-                Delivery::Handler(_) => {}
-            }
-            any = any.min(armed_ns);
+        let (any_ns, remote_ns) = self.next_expiries();
+        match &self.restarting {
+            None => (any_ns, remote_ns),
+            Some(restarting) => (any_ns.min(restarting.least_ns.0), remote_ns.min(restarting.least_ns.1)),
         }
-        (any, remote)
     }
 
     /// A new timer, disarmed.
@@ -313,7 +342,12 @@ impl TimerSet {
             // Not doubled: a timer is large.
             self.timers.reserve_exact(growth(self.timers.len()));
         }
-        u32::try_from(self.timers.insert(timer)).expect("fewer than 2^32 timers fit into memory")
+        let id = u32::try_from(self.timers.insert(timer)).expect("fewer than 2^32 timers fit into memory");
+        if let Some(restarting) = &mut self.restarting {
+            // Not what the one before was that had this id.
+            restarting.arm(id, NEVER);
+        }
+        id
     }
 
     /// Whether there is no room for another one.
@@ -350,15 +384,15 @@ impl TimerSet {
         timer.interval_ns = interval_ns;
         timer.overrun = 0;
         timer.forget();
+        let timer = &mut self.timers[id as usize];
         let held_back = self.restarting.as_mut().is_some_and(|restarting| {
             restarting.arm(id, at_ns);
             if restarting.held_back {
-                restarting.fired.push(id);
+                restarting.list(id, &timer.delivery);
             }
             restarting.held_back
         });
         if held_back {
-            let timer = self.timer(id);
             timer.at_ns = NEVER;
             timer.has_fired = true;
         }
@@ -462,10 +496,9 @@ impl TimerSet {
         self.armed += 1;
         let order = self.armed;
         let timer = &mut self.timers[id as usize];
-        if let Some(restarting) = &mut self.restarting
-            && !std::mem::replace(&mut timer.has_fired, true)
-        {
-            restarting.fired.push(id);
+        if let Some(restarting) = &mut self.restarting {
+            timer.has_fired = true;
+            restarting.list(id, &timer.delivery);
         }
         let at_ns = timer.at_ns;
         let missed = if timer.interval_ns > 0 {
@@ -661,6 +694,84 @@ mod tests {
         assert_eq!(next_on_grid(10, 10, 10), (20, 0));
         assert_eq!(next_on_grid(1, 1, u64::MAX - 1), (u64::MAX, u64::MAX - 2));
         assert_eq!(next_on_grid(10, u64::MAX / 2, u64::MAX - 1).0, NEVER);
+    }
+
+    fn heard(timers: &mut TimerSet) -> u32 {
+        timers.insert(Delivery::Supervisor { waker: None })
+    }
+
+    #[test]
+    fn a_timer_that_is_armed_again_and_again_as_it_fires_is_noted_once() {
+        let mut set = TimerSet::restarting();
+        let id = heard(&mut set);
+        for at_ns in 1..=1_000 {
+            set.arm(id, at_ns, 0, at_ns);
+            assert!(matches!(set.next_due(at_ns, at_ns), Due::Quiet));
+        }
+        // Nor for others that have its id after it.
+        for _ in 0..1_000 {
+            set.close(id);
+            assert_eq!(heard(&mut set), id);
+            set.arm(id, 1, 0, 1);
+            assert!(matches!(set.next_due(1, 1), Due::Quiet));
+        }
+        assert_eq!(set.restarting.as_ref().unwrap().fired.len(), 1);
+        set.restart();
+        assert_eq!(set.next_expiries(), (1, 1));
+        assert!(set.restarting.as_ref().unwrap().fired.is_empty());
+    }
+
+    #[test]
+    fn t27_what_has_fired_counts_until_it_is_armed_again() {
+        let mut set = TimerSet::restarting();
+        let (near, far) = (heard(&mut set), set.insert(Delivery::Handler(Some(Box::new(|_| Action::Continue)))));
+        set.arm(near, 10, 0, 0);
+        set.arm(far, 20, 0, 0);
+        assert_eq!(set.least_armed(), (10, 10));
+        assert!(matches!(set.next_due(15, 15), Due::Quiet));
+        assert_eq!(
+            (set.next_expiries(), set.least_armed()),
+            ((20, NEVER), (10, 10)),
+            "the next start is not passed over"
+        );
+        set.arm(near, 30, 0, 15);
+        let (any_ns, remote_ns) = set.least_armed();
+        assert!(any_ns <= 20 && remote_ns <= 30, "it may be too early until the next start");
+        set.restart();
+        assert_eq!(set.least_armed(), (20, 30));
+        set.hold_back();
+        set.arm(near, 5, 0, 0);
+        assert_eq!((set.next_expiries(), set.least_armed()), ((20, NEVER), (5, 5)));
+        set.restart();
+        assert_eq!((set.next_expiries(), set.least_armed()), ((5, 5), (5, 5)));
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn the_earliest_of_many_that_have_fired_is_at_hand() {
+        let mut set = TimerSet::restarting();
+        for _ in 0..MAX_TIMERS {
+            let id = heard(&mut set);
+            set.arm(id, 1, 0, 0);
+            assert!(matches!(set.next_due(1, 1), Due::Quiet));
+        }
+        let before_ns = crate::clock::os::thread_cpu_ns();
+        for _ in 0..MAX_TIMERS / 10 {
+            assert_eq!(std::hint::black_box(&set).least_armed(), (1, 1));
+        }
+        // Looked for among them all, it would be a thousand million looks.
+        assert!(crate::clock::os::thread_cpu_ns() - before_ns < 100_000_000);
+    }
+
+    #[test]
+    fn t37_a_new_timer_is_disarmed_whoever_had_its_number() {
+        let mut set = TimerSet::restarting();
+        let id = heard(&mut set);
+        set.arm(id, 10, 0, 0);
+        set.hold_back();
+        set.close(id);
+        assert_eq!(heard(&mut set), id);
+        assert_eq!(set.setting(id, 0), Setting::default());
     }
 
     #[test]

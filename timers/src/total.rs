@@ -15,7 +15,7 @@
 use std::sync::{Mutex, OnceLock};
 
 use crate::sum::Sum;
-use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, Ordering, lock};
 use crate::thread::{self, ThreadSlot};
 
 /// What belongs to one meter's clock.
@@ -59,7 +59,7 @@ pub(crate) struct OwnTotal(TotalId);
 
 impl OwnTotal {
     pub(crate) fn new(meter_id: u64) -> Self {
-        let mut numbers = NUMBERS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut numbers = lock(&NUMBERS);
         let number = numbers.free.pop().unwrap_or_else(|| {
             assert!((numbers.next as usize) < MAX, "more than {MAX} meters at once");
             numbers.next += 1;
@@ -85,7 +85,7 @@ impl Drop for OwnTotal {
     fn drop(&mut self) {
         // Its threads are gone: they held the meter.
         self.0.total().meter_id.store(0, Ordering::Release);
-        NUMBERS.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).free.push(self.0.0);
+        lock(&NUMBERS).free.push(self.0.0);
     }
 }
 

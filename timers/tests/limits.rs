@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use common::{Bench, log, ms, taken};
+use common::{Bench, Boxed, log, ms, taken};
 use stipend_timers::{
-    Action, CancelReason, CheckpointError, CpuLimit, LimitError, LimitKind, Metered, Offload, PollLimit, SleepError,
-    checkpoint, cpu_timeout, has_budget,
+    Action, CancelReason, CheckpointError, CpuClock, CpuLimit, Group, LimitError, LimitKind, Metered, Offload,
+    PollLimit, SleepError, checkpoint, cpu_timeout, has_budget,
 };
 
 #[test]
@@ -296,6 +296,38 @@ fn t61_c04_nested_timeouts_bind_tighter_and_bill_once() {
     assert_eq!(usage.nested, ms(8));
     assert_eq!(usage.cpu - usage.nested, ms(1), "self");
     assert_eq!(bench.manual.meter().metrics().charged, ms(9), "the books count the outermost account only");
+}
+
+/// Deeper than accounts are shown to the tick.
+#[test]
+fn t61_c04_six_levels_are_billed_once_in_each_and_once_in_their_groups() {
+    let bench = Bench::new();
+    let [all, outer, inner] = ["all six", "the first", "the last two"].map(|name| Group::new(name).unwrap());
+    let (one, two) = (Some(&outer), Some(&inner));
+    for groups in [[Some(&all); 6], [one, None, None, None, None, None], [None, None, None, None, two, two]] {
+        let mut clocks = Vec::new();
+        let manual = bench.manual.clone();
+        let mut nest: Boxed<'_> = Box::pin(async move { manual.advance(ms(10)) });
+        for group in groups.into_iter().rev() {
+            let level = Metered::new(nest);
+            if let Some(group) = group {
+                level.account().set_group(group);
+            }
+            clocks.insert(0, level.clock());
+            let manual = bench.manual.clone();
+            nest = Box::pin(async move {
+                level.await.unwrap();
+                manual.advance(ms(1));
+            });
+        }
+        assert!(nest.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready());
+        let usages: Vec<_> = clocks.iter().map(CpuClock::usage).collect();
+        let cpu: Vec<_> = usages.iter().map(|usage| usage.cpu).collect();
+        assert_eq!(cpu, [ms(15), ms(14), ms(13), ms(12), ms(11), ms(10)]);
+        let own: Vec<_> = usages.iter().map(|usage| usage.cpu - usage.nested).collect();
+        assert_eq!(own, [ms(1), ms(1), ms(1), ms(1), ms(11), ms(10)], "the sixth is not told apart from the fifth");
+    }
+    assert_eq!((all.cpu_time(), outer.cpu_time(), inner.cpu_time()), (ms(15), ms(15), ms(11)));
 }
 
 #[test]

@@ -12,10 +12,11 @@
 //!   in one place, by the group's [number](GroupId): a member is a number in its record and no more.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::sum::Whole;
+use crate::sync::lock;
 
 mod clock;
 mod id;
@@ -31,10 +32,6 @@ pub(crate) use spare::Spare;
 pub const DEFAULT_WEIGHT: u32 = 100;
 /// The weights that a group may have.
 const WEIGHTS: std::ops::RangeInclusive<u32> = 1..=10_000;
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-}
 
 /// A group that cannot be had.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

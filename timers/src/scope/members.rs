@@ -282,7 +282,7 @@ pub(crate) fn exhaust(scope: &'static Record, generation: u32, by: Option<&Recor
         }
         tell(scope, &cold, Kinds::EXPIRY, by, &mut wakers);
     }
-    wake(wakers);
+    wakers.into_iter().for_each(panics::wake);
 }
 
 /// Ends a scope with its run: cancels every member.
@@ -296,7 +296,7 @@ fn close(scope: &'static Record) {
             tell(scope, &cold, Kinds::CANCEL, None, &mut wakers);
         }
     }
-    wake(wakers);
+    wakers.into_iter().for_each(panics::wake);
 }
 
 /// Posts on every member; under the scope's lock, of which `_cold` is the proof.
@@ -323,14 +323,5 @@ fn tell(scope: &Record, _cold: &Cold, kinds: Kinds, by: Option<&Record>, wakers:
 fn post(member: &Record, kinds: Kinds, waker: Option<&Arc<Waker>>, wakers: &mut Vec<Arc<Waker>>) {
     if member.shared.wake.post(kinds) == Ok(true) {
         wakers.extend(waker.cloned());
-    }
-}
-
-fn wake(wakers: Vec<Arc<Waker>>) {
-    for waker in wakers {
-        panics::contain(|| {
-            waker.wake_by_ref();
-            drop(waker);
-        });
     }
 }
