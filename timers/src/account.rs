@@ -58,6 +58,9 @@ impl Account {
 
     /// A new account in the group of the account that runs on this thread, if it has one, and which group that is. It is a member of
     /// the innermost [`Scope`](crate::Scope) that is around.
+    ///
+    /// # Panics
+    /// If there are [`LIMIT`](Self::LIMIT) accounts.
     #[inline]
     pub fn inherit() -> (Self, GroupId) {
         let account = Self::new();

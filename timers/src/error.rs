@@ -108,9 +108,10 @@ pub enum TimerError {
         /// The longest that is allowed.
         max: Duration,
     },
-    /// The clock has as many timers as it may have, armed or not; drop some first.
+    /// The clock has as many timers as it may have, armed or not, the sleeps on it among them; drop some first. Only timers are
+    /// refused for that, a sleep never is.
     TooMany {
-        /// How many one clock may have.
+        /// With how many there is no room for another.
         max: usize,
     },
 }

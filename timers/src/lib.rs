@@ -23,7 +23,12 @@
 //!
 //! # Features of the system it builds on
 //! Linux: the tick reads other threads' CPU clocks (`pthread_getcpuclockid`) and sleeps on a timerfd. Elsewhere wall time is
-//! billed, which [`Meter::accuracy`] reports.
+//! billed, which [`Meter::accuracy`] reports. What follows is used where the kernel has it and grants it, and done without where not:
+//!
+//! * `rseq`, which glibc has registered for each thread, or else a perf event, tells whether a thread was switched out since its CPU clock
+//!   was read: see [`MeterBuilder::clock`].
+//! * `membarrier` pays for the fence of every charge when a timer is armed on a group's clock. Without it the charges pay.
+//! * A short scheduler slice (`sched_setattr`, from Linux 6.12 on) lets the tick thread get to a busy processor sooner.
 
 mod account;
 mod boundary;

@@ -77,6 +77,11 @@ impl PollClock {
         Duration::from_nanos(self.host().now_ns())
     }
 
+    /// The smallest step of the clock.
+    pub fn resolution(&self) -> Duration {
+        self.task.resolution()
+    }
+
     /// A new timer on this clock: see [above](Self#what-arming-means-across-polls).
     pub fn timer(&self) -> TimerBuilder {
         TimerBuilder::new(self.host())

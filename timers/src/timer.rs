@@ -41,10 +41,10 @@ impl TimerBuilder {
         self
     }
 
-    /// What runs at an expiry: at the poll boundary of the task whose clock it is, on a worker thread, on that task's time.
-    /// Without a handler the timer is silent: it can only be read.
+    /// What runs at an expiry: at a poll boundary, on a worker thread, on the time of the task whose boundary it is. Which task that
+    /// is depends on the [clock](CpuTimer#on-which-clock). Without a handler the timer is silent: it can only be read.
     ///
-    /// A handler that panics ends its task, like a panic in its poll.
+    /// A handler that panics ends that task, like a panic in its poll.
     pub fn on_expiry<F, A>(mut self, mut handler: F) -> Self
     where
         F: FnMut(Expiry) -> A + Send + 'static,
@@ -57,8 +57,8 @@ impl TimerBuilder {
     /// A disarmed timer.
     ///
     /// # Errors
-    /// [`TimerError::Exited`] if the task has ended, [`TimerError::TooMany`] if there are as many timers on its clock as there may
-    /// be.
+    /// [`TimerError::Exited`] if the clock's task has ended, [`TimerError::TooMany`] if there are as many timers on the clock as there
+    /// may be.
     pub fn build(self) -> Result<CpuTimer, TimerError> {
         let delivery = match self.handler {
             Some(handler) => Delivery::Handler(Some(handler)),
@@ -67,7 +67,7 @@ impl TimerBuilder {
         make(self.host, delivery)
     }
 
-    /// Makes the timer and arms it to fire when the clock's task has used `after` more. See [`CpuTimer::arm_after`].
+    /// Makes the timer and arms it to fire when the clock has gone on by `after`. See [`CpuTimer::arm_after`].
     ///
     /// # Errors
     /// See [`TimerError`].
@@ -100,7 +100,7 @@ impl TimerBuilder {
         Ok(CpuTimerStream::new(timer, inbox))
     }
 
-    /// The same, armed to fire when the clock's task has used `after` more. See [`CpuTimer::arm_after`].
+    /// The same, armed to fire when the clock has gone on by `after`. See [`CpuTimer::arm_after`].
     ///
     /// # Errors
     /// See [`TimerError`].
@@ -158,8 +158,18 @@ enum Start {
 
 /// A timer on a CPU clock, with the semantics of POSIX `timer_create` and `timer_settime`.
 ///
-/// It fires when the clock has reached its time, never before: at once at a poll boundary, and for a time that is reached in
+/// It fires when the clock has reached its time, never before: its handler runs at a poll boundary, and for a time that is reached in
 /// the middle of a poll at that poll's end. Dropping it closes it without waiting; [`close`](Self::close) waits.
+///
+/// # On which clock
+/// * On a task's, [`CpuClock`](crate::CpuClock): at that task's boundaries. If it waits, it is woken for a time that is past.
+/// * On a group's, [`GroupClock`](crate::GroupClock#timers): at the boundary of the member that finds the expiry, on that member's
+///   time. The member is whom a panic ends and what the handler answers is for.
+/// * On a meter's, [`MeterClock`](crate::MeterClock#timers): the same, with any task on the meter's threads for a member. The tick finds
+///   the expiry, up to a period later.
+/// * On that of a task's poll in progress, [`PollClock`](crate::PollClock#what-arming-means-across-polls): at the end of each poll that
+///   comes to the time, and the timer stays armed. A time that this poll has passed waits for its end too, and while the task waits no
+///   time is past.
 ///
 /// ```
 /// use std::time::Duration;
@@ -183,8 +193,9 @@ pub struct CpuTimer {
 }
 
 impl CpuTimer {
-    /// Arms for `after` more CPU time from now, the poll in progress included, once. Zero disarms (`timer_settime` with
-    /// `it_value` 0). Returns the setting before; an expiry not delivered yet is forgotten.
+    /// Arms for `after` more CPU time than the clock reads now, with the polls in progress; once, or on a
+    /// [poll's clock](Self#on-which-clock) once in each poll. Zero disarms (`timer_settime` with `it_value` 0). Returns the
+    /// setting before; an expiry not delivered yet is forgotten.
     ///
     /// # Errors
     /// [`TimerError::Exited`]. The timer then stays as it was.
@@ -192,8 +203,8 @@ impl CpuTimer {
         self.arm(Start::After(after), 0)
     }
 
-    /// Arms for the moment at which the clock reads `at`, once (`TIMER_ABSTIME`). A time in the past fires at once, also while
-    /// the task waits. Zero disarms.
+    /// Arms for the moment at which the clock reads `at`, once (`TIMER_ABSTIME`). A time in the past fires at the next boundary, which is
+    /// brought about if the task waits; not so on a [poll's clock](Self#on-which-clock). Zero disarms.
     ///
     /// # Errors
     /// [`TimerError::Exited`]. The timer then stays as it was.
@@ -229,7 +240,7 @@ impl CpuTimer {
         Ok(before)
     }
 
-    /// Disarms; the interval then reads zero. Returns the setting before. Does nothing when the task has ended.
+    /// Disarms; the interval then reads zero. Returns the setting before. Does nothing when the clock's task has ended.
     pub fn disarm(&self) -> Setting {
         self.with(|timers, id, now| timers.disarm(id, now)).unwrap_or_default()
     }

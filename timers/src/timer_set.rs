@@ -27,8 +27,8 @@ use crate::record::NEVER;
 use crate::stream::Inbox;
 use crate::sum::Whole;
 
-/// How many timers one clock has at most, armed or not, sleeps on it included. What is counted is the timers that exist,
-/// so that arming one, also by a handler's answer, is never refused for want of room.
+/// With how many timers on a clock, armed or not, no further one is made. What is counted is the timers that exist, so that arming one,
+/// also by a handler's answer, is never refused for want of room. Sleeps count, but are never refused: with them there may be more.
 pub(crate) const MAX_TIMERS: usize = 100_000;
 
 /// What one delivery tells its handler.

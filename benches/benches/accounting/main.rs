@@ -23,7 +23,7 @@
 //! What is left is the distance from the account's boundary to the reading behind it: it differs by some 0.1 us between boundaries that
 //! were computed from the counter and boundaries that were read, and what differs is one task's loss and the next one's gain.
 //! With the control all are read, so most of it goes: its floor is 0.02 % in the median of all cases, some 0.04 % at most where
-//! polls compute, and up to 0.15 % where they sleep. With the other classes it counts as *their* error: behind a sleep they
+//! polls compute, and 0.26 % at worst, where they sleep. With the other classes it counts as *their* error: behind a sleep they
 //! read and elsewhere they compute, which shows as 0.2 % more of a poll of 35 us, always to the sleeper's favour.
 //! What it does not show: that last reading of a poll also warms the way for the meter's own. Without it the control stands at
 //! 0.2 to 0.6 % where polls sleep, and can tell nobody from itself there.

@@ -17,7 +17,8 @@
 //!   the timer is armed and as the handler begins. That span has everything of the task's in it, and whatever the runtime did
 //!   in between: who is early by it is early by any clock. It may miss one that is early by less than the microsecond of the arming.
 //!
-//! Quantiles are of all samples of a case; `samples` says how many there were. Ours and the peer take turns, seven times or more.
+//! Quantiles are of all samples of a case; `samples` says how many there were. Ours and the peer take turns, seven times or more; once with `--quick` at a
+//! budget of 100 ms.
 //!
 //! Peer: `posix`, a thread that computes likewise, without polls, with a POSIX timer on its CPU clock and a signal to itself; the
 //! handler reads the clock. Its polls have no ends to wait for, so it has no delay to be compared.

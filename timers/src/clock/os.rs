@@ -1,4 +1,8 @@
-//! The system's clocks, and how the tick is scheduled. The only place, with [`crate::sleeper`], that knows the operating system.
+//! The system's clocks, and how the tick is scheduled: what every meter asks of the operating system.
+//!
+//! What else is asked of it is where it is used, each in a place of its own: the tick's timer in [`crate::sleeper`], what tells of
+//! switches in `perf` and `rseq`, beside this, with what is tried at the start in [`super::selftest`], forks in [`super::fork`], and the
+//! fence for all threads in [`crate::membarrier`].
 
 #![allow(unsafe_code)]
 

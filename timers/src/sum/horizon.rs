@@ -2,8 +2,8 @@
 //! at every poll.
 //!
 //! A clock that many threads add to is kept in cells, one a thread, and read by adding them up. Beside its use each cell has a
-//! [`Watch`]: up to which use its owner need not look. The sum of the watches is at most the next expiry, so if none is reached
-//! the clock has not come to it:
+//! [`Watch`]: the use at which its owner has to look. So a cell whose watch is not reached stands at one less at the most, and
+//! the sum of that, of (watch - 1), stays below the next expiry: if none is reached the clock has not come to it:
 //!
 //! ```text
 //!   next expiry        100
@@ -46,7 +46,7 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering, fence, fence_after_rmw};
 /// How often one reckoning starts anew because others have charged meanwhile, before it has each thread look at its next charge.
 const ATTEMPTS: u32 = 4;
 
-/// Up to which use the owner of a cell need not look. The owner reads it; who reckons sets it.
+/// The use at which the owner of a cell has to look. The owner reads it; who reckons sets it.
 #[derive(Debug)]
 pub(crate) struct Watch(AtomicU64);
 
