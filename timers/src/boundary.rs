@@ -95,8 +95,8 @@ enum Source {
 /// Which of an account's own timers, which lie under its lock.
 #[derive(Clone, Copy)]
 enum Own {
-    /// The task's; `seen_ns` is what is known to be used if that is more than what is charged.
-    Task { seen_ns: u64 },
+    /// The task's, up to `until_ns`. `seen_ns` is what is known to be used if that is more than what is charged.
+    Task { until_ns: u64, seen_ns: u64 },
     /// Those of a poll that is over.
     Poll(PollReading),
 }
@@ -107,8 +107,15 @@ struct Behind {
     /// Its length, and its sequence.
     ns: u64,
     seq: u32,
-    /// Nothing of the account's own is due or posted.
-    quiet: bool,
+    /// Something of the account's own is due or posted.
+    due: bool,
+}
+
+impl Behind {
+    #[inline(always)]
+    fn is_quiet(&self) -> bool {
+        !self.due
+    }
 }
 
 /// One run of an account on this thread. Ends when dropped, with a fresh stamp.
@@ -156,7 +163,7 @@ impl<'a> Run<'a> {
     #[inline(always)]
     pub fn after_poll(&mut self, completed: bool) -> Control {
         let poll = self.read_poll();
-        if poll.quiet {
+        if poll.is_quiet() {
             let watched = if completed {
                 self.restart(Section::Aftermath, poll.now, poll.ns)
             } else {
@@ -174,7 +181,7 @@ impl<'a> Run<'a> {
     #[inline(always)]
     pub fn complete(mut self) -> Stamp {
         let poll = self.read_poll();
-        if poll.quiet && !self.leave(poll.now, poll.ns) {
+        if poll.is_quiet() && !self.leave(poll.now, poll.ns) {
             return self.ended();
         }
         self.complete_slowly(poll)
@@ -182,7 +189,7 @@ impl<'a> Run<'a> {
 
     #[cold]
     fn complete_slowly(mut self, poll: Behind) -> Stamp {
-        let control = if poll.quiet {
+        let control = if poll.is_quiet() {
             self.watched(true)
         } else {
             self.restart(Section::Aftermath, poll.now, poll.ns);
@@ -195,19 +202,38 @@ impl<'a> Run<'a> {
     /// Reads the clock behind a poll, and compares.
     #[inline(always)]
     fn read_poll(&self) -> Behind {
+        let before_ns = self.clock.last_cpu_ns(self.slot);
         let now = self.clock.stamp(self.slot);
-        let ns = now.cpu_ns.saturating_sub(self.at.cpu_ns);
+        let mut poll = Behind { now, ns: now.cpu_ns.saturating_sub(self.at.cpu_ns), seq: self.seq, due: false };
+        poll.due = self.is_due_behind(poll.ns);
+        if poll.due {
+            self.confirm(&mut poll, before_ns);
+        }
         let own = &self.record.own;
         own.polls.store(own.polls.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        if ns > own.longest_poll_ns.load(Ordering::Relaxed) {
-            own.longest_poll_ns.store(ns, Ordering::Relaxed);
+        if poll.ns > own.longest_poll_ns.load(Ordering::Relaxed) {
+            own.longest_poll_ns.store(poll.ns, Ordering::Relaxed);
         }
+        poll
+    }
+
+    /// Whether something of the account's own is due or posted behind a poll of this length, which is not charged yet.
+    #[inline(always)]
+    fn is_due_behind(&self, poll_ns: u64) -> bool {
         let shared = &self.record.shared;
-        let total_ns = self.record.total_ns().saturating_add(ns);
-        let quiet = total_ns < shared.next_expiry_ns.load(Ordering::Relaxed)
-            && ns < shared.poll_alarm_ns.load(Ordering::Relaxed)
-            && shared.wake.is_idle();
-        Behind { now, ns, seq: self.seq, quiet }
+        let total_ns = self.record.total_ns().saturating_add(poll_ns);
+        total_ns >= shared.next_expiry_ns.load(Ordering::Relaxed)
+            || poll_ns >= shared.poll_alarm_ns.load(Ordering::Relaxed)
+            || !shared.wake.is_idle()
+    }
+
+    /// Before anything expires: once more by the CPU clock itself. If polls before were billed too much, this one is billed nothing until
+    /// the clock has caught up, so that it brings nothing about.
+    #[cold]
+    fn confirm(&self, poll: &mut Behind, before_ns: u64) {
+        poll.now = self.clock.restamp(self.slot, before_ns);
+        poll.ns = poll.now.cpu_ns.saturating_sub(self.at.cpu_ns);
+        poll.due = self.is_due_behind(poll.ns);
     }
 
     /// Nothing is due of the account's own, but somebody waits for a clock that it is a part of.
@@ -395,20 +421,24 @@ impl<'a> Run<'a> {
             } else {
                 0
             };
+            // What the handlers of this round come to is for the next one, as their sections are stamped as cheaply as polls.
+            let owed_ns = self.clock.owed_ns(self.slot);
+            let until_ns = record.total_ns().max(seen_ns).saturating_sub(owed_ns);
             // So may a member's poll, of a scope's clock.
             members::settle(record, kinds.contains(Kinds::EXPIRY));
             if kinds.contains(Kinds::CANCEL) && !completed && members::over(record).is_none() {
                 control = Control::Cancel(CancelReason::Requested);
             }
             if matches!(control, Control::Proceed) {
-                control = self.deliver(Source::Own(Own::Task { seen_ns }), &mut left, completed);
+                control = self.deliver(Source::Own(Own::Task { until_ns, seen_ns }), &mut left, completed);
             }
             if matches!(control, Control::Proceed) {
                 control = self.deliver_of_poll(poll.take(), &mut left, completed);
             }
             let total_ns = record.total_ns().max(seen_ns);
             let hard_ns = record.shared.hard_ns.load(Ordering::Relaxed);
-            if matches!(control, Control::Proceed) && !completed && total_ns >= hard_ns {
+            let is_over = total_ns.saturating_sub(owed_ns) >= hard_ns;
+            if matches!(control, Control::Proceed) && !completed && is_over {
                 let kind = members::limit_kind(record);
                 control = Control::Cancel(CancelReason::CpuLimit(account::exceeded(record, kind, total_ns, hard_ns)));
             }
@@ -428,10 +458,11 @@ impl<'a> Run<'a> {
             }
             if completed {
                 // What was posted meanwhile cannot change a task that has completed; expiries still find their handlers.
-                if left == 0 || (record.total_ns() < self.next_timer_ns() && !self.is_any_whole_due()) {
+                let is_due = record.total_ns().saturating_sub(owed_ns) >= self.next_timer_ns();
+                if left == 0 || !(is_due || self.is_any_whole_due()) {
                     return Control::Proceed;
                 }
-            } else if !posted && !self.is_anything_left() {
+            } else if !posted && !self.is_anything_left(owed_ns) {
                 return Control::Proceed;
             } else if left == 0 {
                 // Over the bound: the rest at the next boundary, which the wake brings about.
@@ -445,10 +476,15 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn is_anything_left(&self) -> bool {
-        self.record.is_due()
+    fn is_anything_left(&self, owed_ns: u64) -> bool {
+        self.is_due_but_for(owed_ns)
             || self.of_poll(|timers| timers.is_delivering()).unwrap_or(false)
             || self.is_any_whole_due()
+    }
+
+    fn is_due_but_for(&self, owed_ns: u64) -> bool {
+        let next_ns = self.record.shared.next_expiry_ns.load(Ordering::Relaxed);
+        self.record.total_ns().saturating_sub(owed_ns) >= next_ns
     }
 
     /// The clocks that the account is a part of, here.
@@ -534,10 +570,10 @@ impl<'a> Run<'a> {
             Source::Own(own) => {
                 let (until_ns, now_ns) = match own {
                     Own::Poll(poll) => (poll.until_ns, poll.ns),
-                    Own::Task { seen_ns } => {
+                    Own::Task { until_ns, seen_ns } => {
                         let now_ns = record.total_ns().max(seen_ns);
                         let hard_ns = if completed { NEVER } else { record.shared.hard_ns.load(Ordering::Relaxed) };
-                        (now_ns.min(hard_ns), now_ns)
+                        (until_ns.min(hard_ns), now_ns)
                     }
                 };
                 self.of_account(own, |timers| timers.next_due(until_ns, now_ns)).unwrap_or(Due::Nothing)
@@ -608,5 +644,77 @@ impl<'a> Run<'a> {
 impl Drop for Run<'_> {
     fn drop(&mut self) {
         self.finish();
+    }
+}
+
+#[cfg(all(test, not(loom), target_os = "linux", not(stipend_portable)))]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock::os::thread_cpu_ns;
+    use crate::meter::Meter;
+
+    const fn us(n: u64) -> Duration {
+        Duration::from_micros(n)
+    }
+
+    fn compute_for(time: Duration) {
+        let end = thread_cpu_ns() + time.as_nanos() as u64;
+        while thread_cpu_ns() < end {}
+    }
+
+    /// A poll that computes for so long, and on whose time the hypervisor took so much more. Returns what it used at the most.
+    fn poll(lease: &crate::thread::Lease, account: &Account, compute: Duration, lost: Duration) -> Duration {
+        let before = thread_cpu_ns();
+        let mut run = lease.begin(account, lease.stamp());
+        assert!(matches!(run.before_poll(), Control::Proceed));
+        compute_for(compute);
+        run.slot.clock.lose(lost.as_nanos() as u64);
+        assert!(matches!(run.after_poll(false), Control::Proceed));
+        run.end();
+        Duration::from_nanos(thread_cpu_ns() - before)
+    }
+
+    /// What nobody can see until the CPU clock is read brings nothing about.
+    #[test]
+    fn t01_time_that_a_hypervisor_took_expires_nothing() {
+        let meter = Meter::builder().build().unwrap();
+        let lease = meter.attach();
+        let account = Account::new();
+        let fired = Arc::new(AtomicU64::new(0));
+        let (first, second) = (fired.clone(), fired.clone());
+        let timer = account.clock().timer().on_expiry(move |_| {
+            first.fetch_add(1, Ordering::SeqCst);
+            // In a handler's time, too.
+            crate::thread::current().unwrap().slot.clock.lose(5_000_000);
+        });
+        let _timer = timer.arm_at(us(20_000)).unwrap();
+        let timer = account.clock().timer().on_expiry(move |_| drop(second.fetch_add(1, Ordering::SeqCst)));
+        let _timer = timer.arm_at(us(24_000)).unwrap();
+        let mut used = Duration::ZERO;
+        let mut run = |compute, lost| {
+            used += poll(&lease, &account, compute, lost);
+            let due = [us(20_000), us(24_000)].iter().filter(|at| used >= **at).count() as u64;
+            let fired = fired.load(Ordering::SeqCst);
+            assert!(fired <= due, "{fired} fired after {used:?}");
+            (fired, used)
+        };
+        while account.usage().cpu < us(19_000) {
+            run(us(200), us(0));
+        }
+        // In the poll that comes to the time by it, and that is then not billed for it.
+        let (_, used) = run(us(1), us(5_000));
+        assert!(account.usage().cpu <= used, "billed {:?}, used {used:?}", account.usage().cpu);
+        // In polls that do not: they leave a debt behind.
+        for _ in 0..10 {
+            run(us(1), us(200));
+        }
+        // Nothing is lost: they come when the time is used.
+        while run(us(200), us(0)).0 < 2 {
+            assert!(used < us(60_000), "passed over");
+        }
     }
 }

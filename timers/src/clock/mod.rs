@@ -25,6 +25,10 @@
 //! until the CPU clock has caught up: the surplus is taken from the polls that follow at once, at most the guard's worth.
 //! [`MeterMetrics::clock_debt`](crate::MeterMetrics) counts it.
 //!
+//! An account may so have been billed for what comes later. Nothing expires by that: before a boundary delivers anything it reads the CPU
+//! clock, takes the surplus of the poll that has just ended back, and what is left of the debt from what it compares with the
+//! expiries.
+//!
 //! # The accuracy classes
 //! | class | detector | beyond the guard's bound it misses |
 //! | --- | --- | --- |
@@ -250,6 +254,31 @@ impl Clock {
         match self {
             Clock::System(_) => slot.clock.stamp(),
             Clock::Manual(state) => state.stamp(slot),
+        }
+    }
+
+    /// The CPU time of the latest stamp.
+    #[inline]
+    pub(crate) fn last_cpu_ns(self, slot: &ThreadSlot) -> u64 {
+        match self {
+            Clock::System(_) => slot.clock.last_cpu_ns(),
+            Clock::Manual(_) => 0,
+        }
+    }
+
+    /// A stamp by the CPU clock itself in the place of the latest one, which nobody has used yet. `before_cpu_ns`: of the one before.
+    pub(crate) fn restamp(self, slot: &ThreadSlot, before_cpu_ns: u64) -> Stamp {
+        match self {
+            Clock::System(_) => slot.clock.restamp(before_cpu_ns),
+            Clock::Manual(state) => state.stamp(slot),
+        }
+    }
+
+    /// How much more was given out on the calling thread than its CPU clock has counted by now: the debt. Reads it.
+    pub(crate) fn owed_ns(self, slot: &ThreadSlot) -> u64 {
+        match self {
+            Clock::System(_) => slot.clock.owed_ns(),
+            Clock::Manual(_) => 0,
         }
     }
 

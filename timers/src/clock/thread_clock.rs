@@ -147,6 +147,26 @@ impl ThreadClock {
         unsafe { &*self.sentinel.load(Ordering::Relaxed) }
     }
 
+    /// The CPU time of the latest stamp.
+    #[inline]
+    pub(crate) fn last_cpu_ns(&self) -> u64 {
+        self.last_cpu_ns.load(Ordering::Relaxed)
+    }
+
+    /// A stamp by the CPU clock itself in the place of the latest one, which nobody has used yet. `before_cpu_ns`: of the one before.
+    #[cold]
+    pub(crate) fn restamp(&self, before_cpu_ns: u64) -> Stamp {
+        self.last_cpu_ns.store(before_cpu_ns, Ordering::Relaxed);
+        self.anchor()
+    }
+
+    /// How much more was given out than the CPU clock has counted by now: the debt. Reads it.
+    #[cold]
+    pub(crate) fn owed_ns(&self) -> u64 {
+        let given_out_ns = self.anchor().cpu_ns;
+        given_out_ns.saturating_sub(self.anchor_cpu_ns.load(Ordering::Relaxed))
+    }
+
     /// Reads both clocks. Only for the thread that holds the lease.
     #[inline]
     pub(crate) fn stamp(&self) -> Stamp {
@@ -203,6 +223,12 @@ impl ThreadClock {
         self.count(&self.reads, 1);
         self.count(&self.debt_ns, self.last_cpu_ns.load(Ordering::Relaxed).saturating_sub(cpu_ns));
         self.give_out(fast, cpu_ns)
+    }
+
+    /// As if the hypervisor had taken so much from the thread's processor since the anchor.
+    #[cfg(test)]
+    pub(crate) fn lose(&self, ns: u64) {
+        self.anchor_cpu_ns.store(self.anchor_cpu_ns.load(Ordering::Relaxed) + ns, Ordering::Relaxed);
     }
 
     fn count(&self, counter: &AtomicU64, by: u64) {
