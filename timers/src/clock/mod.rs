@@ -25,9 +25,9 @@
 //! until the CPU clock has caught up: the surplus is taken from the polls that follow at once, at most the guard's worth.
 //! [`MeterMetrics::clock_debt`](crate::MeterMetrics) counts it.
 //!
-//! An account may so have been billed for what comes later. Nothing expires by that: before a boundary delivers anything it reads the CPU
-//! clock, takes the surplus of the poll that has just ended back, and what is left of the debt from what it compares with the
-//! expiries.
+//! An account may so have been billed for what comes later. None of its timers and limits expires by that: before a boundary delivers
+//! anything it reads the CPU clock, takes the surplus of the poll that has just ended back, and what is left of the debt from what it
+//! compares with the expiries. A clock that adds up many accounts, a group's say, is ahead by the debts of its threads.
 //!
 //! # The accuracy classes
 //! | class | detector | beyond the guard's bound it misses |
