@@ -14,12 +14,12 @@ use std::cell::RefCell;
 use std::ptr::NonNull;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Sizes are rounded up to a multiple of this.
+/// Sizes are rounded up to a multiple of this, and half of it: to what glibc rounds up to, and most other allocators do no worse with.
 const STEP: usize = 16;
-/// What is larger, or wants to be aligned more, is the allocator's alone.
-const LARGEST: usize = 512;
 const ALIGN: usize = 16;
-const CLASSES: usize = LARGEST / STEP;
+const CLASSES: usize = 32;
+/// What is larger, or wants to be aligned more, is the allocator's alone.
+const LARGEST: usize = Class(CLASSES - 1).size();
 const BATCH: usize = 32;
 const AT_HAND: usize = 2 * BATCH;
 /// Ten thousand of the usual cells.
@@ -37,11 +37,15 @@ struct Class(usize);
 impl Class {
     const fn of(layout: Layout) -> Option<Self> {
         let fits = layout.size() > 0 && layout.size() <= LARGEST && layout.align() <= ALIGN;
-        if fits { Some(Self((layout.size() - 1) / STEP)) } else { None }
+        if fits { Some(Self((layout.size() + STEP / 2 - 1) / STEP)) } else { None }
+    }
+
+    const fn size(&self) -> usize {
+        self.0 * STEP + STEP / 2
     }
 
     const fn layout(&self) -> Layout {
-        match Layout::from_size_align((self.0 + 1) * STEP, ALIGN) {
+        match Layout::from_size_align(self.size(), ALIGN) {
             Ok(layout) => layout,
             Err(_) => unreachable!(),
         }
@@ -75,7 +79,7 @@ impl Class {
     /// Keeps what the list has room for.
     #[cold]
     fn collect(&self, blocks: impl Iterator<Item = Block>) {
-        let most = KEPT / self.layout().size();
+        let most = KEPT / self.size();
         let mut list = self.list();
         for block in blocks {
             if list.len() < most {
@@ -162,7 +166,10 @@ mod tests {
     #[test]
     fn sizes_share_a_class_by_16_bytes_and_large_ones_have_none() {
         let class = |size| Class::of(layout(size)).map(|class| class.layout().size());
-        assert_eq!([1, 16, 17, 512, 513].map(class), [Some(16), Some(16), Some(32), Some(512), None]);
+        assert_eq!(
+            [1, 8, 9, 24, 104, 504, 505].map(class),
+            [8, 8, 24, 24, 104, 504, 0].map(|size| (size > 0).then_some(size))
+        );
         assert!(Class::of(Layout::from_size_align(64, 32).unwrap()).is_none(), "more than the classes are aligned");
     }
 
@@ -171,20 +178,20 @@ mod tests {
         let first = allocate(layout(400));
         // SAFETY: it was just allocated, and is not used.
         unsafe { free(first, layout(400)) };
-        let again = allocate(layout(390));
+        let again = allocate(layout(398));
         assert_eq!(again, first);
         // SAFETY: as above.
-        unsafe { free(again, layout(390)) };
+        unsafe { free(again, layout(398)) };
     }
 
     #[test]
     fn what_is_kept_is_bounded() {
-        let class = Class::of(layout(352)).unwrap();
-        let most = KEPT / 352;
-        let blocks: Vec<_> = (0..most + 1000).map(|_| allocate(layout(352))).collect();
+        let class = Class::of(layout(344)).unwrap();
+        let most = KEPT / 344;
+        let blocks: Vec<_> = (0..most + 1000).map(|_| allocate(layout(344))).collect();
         for block in blocks {
             // SAFETY: it was allocated above, and is not used.
-            unsafe { free(block, layout(352)) };
+            unsafe { free(block, layout(344)) };
         }
         // Other tests may take some of them.
         assert!((most / 2..=most).contains(&kept(&class)), "{} of {most}", kept(&class));
