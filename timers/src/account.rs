@@ -75,16 +75,19 @@ impl Account {
     fn inherit_from(&self, slot: &'static ThreadSlot) -> GroupId {
         match slot.shown.depth() {
             0 => return GroupId::NONE,
-            // A frame that a forgotten run left may show an account that is another one by now. Then this is a guess.
-            1 => match record::at(slot.shown.last_target().index) {
-                Some(outermost) if !outermost.is_alone() => {
-                    if let Some(id) = outermost.share_flat_group_here(slot) {
-                        self.record.be_in_flat_group(id);
-                        return id;
+            1 => {
+                let target = slot.shown.last_target();
+                match record::at(target.index) {
+                    // A frame that a forgotten run left may show an account that is another one by now.
+                    Some(outermost) if !outermost.is_alone() && outermost.target() == target => {
+                        if let Some(id) = outermost.share_flat_group_here(slot) {
+                            self.record.be_in_flat_group(id);
+                            return id;
+                        }
                     }
+                    _ => return GroupId::NONE,
                 }
-                _ => return GroupId::NONE,
-            },
+            }
             _ => {}
         }
         self.inherit_inside(slot)

@@ -327,7 +327,7 @@ impl<'a> Run<'a> {
     fn watched_at_end(&mut self) {
         if self.look() {
             self.restart(Section::Aftermath, self.at, 0);
-            Whole::around(self.record).for_each(Whole::kick_if_due);
+            self.record.hold_group().wholes().for_each(Whole::kick_if_due);
             let now = self.clock.stamp(self.slot);
             self.leave(now, now.cpu_ns.saturating_sub(self.at.cpu_ns));
         }
@@ -489,7 +489,12 @@ impl<'a> Run<'a> {
 
     /// The clocks that the account is a part of, here.
     fn wholes(&self) -> impl Iterator<Item = Whole> + use<> {
-        Whole::around(self.record).chain(TotalId::of(self.slot).map(Whole::Meter))
+        Whole::around(self.record).chain(self.meter())
+    }
+
+    /// The clock of the meter that the thread belongs to.
+    fn meter(&self) -> Option<Whole> {
+        TotalId::of(self.slot).map(Whole::Meter)
     }
 
     fn is_any_whole_due(&self) -> bool {
@@ -533,8 +538,8 @@ impl<'a> Run<'a> {
             return Control::Proceed;
         }
         // Alive as long as this: handlers run on their behalf. (The meter is the thread's.)
-        let _group = self.record.group_handle();
-        for whole in self.wholes() {
+        let group = self.record.hold_group();
+        for whole in group.wholes().chain(self.meter()) {
             while *left > 0 && whole.sum().horizon.is_due(&whole) && whole.sum().begin() {
                 let control = self.deliver(Source::Whole(whole), left, completed);
                 let more = whole.sum().end(&whole);
@@ -608,7 +613,7 @@ impl<'a> Run<'a> {
         let back = match source {
             Source::Whole(whole) => {
                 let now_ns = whole.charged_ns();
-                whole.sum().change(&whole, |timers| put_back(timers, now_ns))
+                whole.sum().change(&whole, |timers| put_back(timers, now_ns)).flatten()
             }
             Source::Own(own) => {
                 let now_ns = match own {

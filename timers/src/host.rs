@@ -62,13 +62,11 @@ impl Host {
             }
             Host::Group(group) => {
                 let whole = Whole::Group(group.id());
-                Some(whole.sum().change(&whole, |timers| change(timers, Now::Of(whole))))
+                whole.sum().change(&whole, |timers| change(timers, Now::Of(whole)))
             }
             Host::Meter(meter) => {
                 let whole = Whole::Meter(meter.total.id());
-                // It is stopped before the lock is taken to tell those who wait: seen from here, either it is, or they will be told.
-                let change = |timers: &mut _| (!meter.is_stopped()).then(|| change(timers, Now::Of(whole)));
-                whole.sum().change(&whole, change)
+                whole.sum().change(&whole, |timers| change(timers, Now::Of(whole)))
             }
         }
     }

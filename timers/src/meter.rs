@@ -327,9 +327,11 @@ impl Drop for Owner {
                 let _ = thread.join();
             }
         }
-        for waiter in self.inner.total.id().sum().take_waiters() {
+        let (waiters, timers) = self.inner.total.id().sum().end_clock();
+        for waiter in waiters {
             panics::contain(|| waiter.wake());
         }
+        panics::contain(|| drop(timers));
     }
 }
 

@@ -126,8 +126,10 @@ impl<'a> OffloadRun<'a> {
         }
         accounts().chain(self.offload.scope).for_each(|record| members::settle(record, false));
         if watched {
-            let look = |whole: &Whole| whole.look(self.slot);
-            accounts().flat_map(Whole::around).filter(look).for_each(Whole::kick_if_due);
+            for record in accounts() {
+                let look = |whole: &Whole| whole.look(self.slot);
+                record.hold_group().wholes().filter(look).for_each(Whole::kick_if_due);
+            }
         }
         now
     }

@@ -23,7 +23,7 @@
 use std::sync::Arc;
 use std::task::Waker;
 
-use crate::group::{Group, GroupId};
+use crate::group::{Group, GroupId, Held};
 use crate::slot::Target;
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, fence};
 use crate::thread::ThreadSlot;
@@ -276,12 +276,16 @@ impl Record {
         self.own.charges.store(id.index() as u32, Ordering::Release);
     }
 
+    /// The account's group, which lives as long as what is returned.
+    pub(crate) fn hold_group(&self) -> Held {
+        Held::new(self.share_group())
+    }
+
     /// A handle to the account's group.
     pub(crate) fn group_handle(&self) -> Option<Group> {
         let id = self.share_group();
-        let group = Group::of(id);
-        id.release();
-        group
+        let _held = Held::new(id);
+        Group::of(id)
     }
 
     /// Whether something has expired by what has been charged: the quick check.

@@ -146,14 +146,14 @@ fn serve_account(Request { target, wake_task }: Request) {
         panics::contain(|| waker.wake());
     }
     // With a reference: else the group could end behind the reading, and another one have the number, to whom it would say nothing.
-    let group = record.share_group();
-    for whole in group.chain().map(Whole::Group) {
+    let group = record.hold_group();
+    for whole in group.wholes() {
         let now_ns = whole.now_ns();
         if whole.sum().is_remote_due(now_ns) {
             whole.deliver_remote(now_ns);
         }
     }
-    group.release();
+    drop(group);
     if members::is_scope(record) && now_ns >= record.shared.hard_ns.load(Ordering::Relaxed) {
         members::exhaust(record, target.generation, None);
     }

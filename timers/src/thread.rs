@@ -4,7 +4,7 @@
 //! first metered poll, until it ends. Slots are never freed; a slot given back is the next one leased, so thread births leave
 //! their number flat.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::marker::PhantomData;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -165,7 +165,10 @@ pub(crate) struct Current {
 }
 
 thread_local! {
+    /// The youngest of the thread's leases.
     static CURRENT: Cell<Option<Current>> = const { Cell::new(None) };
+    /// All of them, the oldest first.
+    static LEASES: RefCell<Vec<Current>> = const { RefCell::new(Vec::new()) };
     /// The lease of a thread that belongs to no runtime, taken at its first metered poll and kept until it ends.
     static FOREIGN: OnceCell<Lease> = const { OnceCell::new() };
 }
@@ -199,21 +202,17 @@ pub(crate) fn with_current<R>(f: impl FnOnce(Current, Option<&Lease>) -> R) -> O
 
 /// The calling thread's slot, for as long as the guard lives: made by [`Meter::attach`](crate::Meter::attach).
 ///
-/// Dropping it restores what the thread had before. Guards of one thread are dropped in the reverse order of their making.
+/// The youngest guard of a thread is the one that counts; dropping it leaves the thread with the one before, if there is one.
 #[derive(Debug)]
 #[must_use = "the thread is metered only while the lease lives"]
 pub struct Lease {
     meter: Arc<Inner>,
     slot: &'static ThreadSlot,
     clock: Clock,
-    before: Option<CurrentSlot>,
     /// What the slot's clock looks at; goes after the clock was detached, in `drop`.
     keep: Keep,
     _this_thread: PhantomData<*const ()>,
 }
-
-/// `Current`, as a part of the lease.
-type CurrentSlot = (&'static ThreadSlot, Clock);
 
 impl Lease {
     pub(crate) fn new(meter: Arc<Inner>, clock: Clock) -> Self {
@@ -233,8 +232,11 @@ impl Lease {
         meter.total.id().join(slot);
         // Release: a tick that sees its meter's number here sees the slot made ready.
         slot.inbox.meter_id.store(meter.id, Ordering::Release);
-        let before = CURRENT.replace(Some(Current { slot, clock })).map(|current| (current.slot, current.clock));
-        Self { meter, slot, clock, before, keep, _this_thread: PhantomData }
+        let current = Current { slot, clock };
+        // Both may be gone when the thread ends; then nobody asks for them any more.
+        let _ = LEASES.try_with(|leases| leases.borrow_mut().push(current));
+        let _ = CURRENT.try_with(|youngest| youngest.set(Some(current)));
+        Self { meter, slot, clock, keep, _this_thread: PhantomData }
     }
 
     /// Reads the thread's clocks now.
@@ -299,14 +301,13 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let before = self.before.map(|(slot, clock)| Current { slot, clock });
-        // The thread-local may be gone already when the thread ends; then nobody asks for it any more. A lease that is dropped out
-        // of order leaves the thread's slot to the younger one.
-        let _ = CURRENT.try_with(|current| {
-            if current.get().is_some_and(|current| std::ptr::eq(current.slot, self.slot)) {
-                current.set(before);
-            }
+        // The slot will be another thread's: nobody here may think that it is this one's.
+        let left = LEASES.try_with(|leases| {
+            let mut leases = leases.borrow_mut();
+            leases.retain(|lease| !std::ptr::eq(lease.slot, self.slot));
+            leases.last().copied()
         });
+        let _ = CURRENT.try_with(|youngest| youngest.set(left.ok().flatten()));
         self.set_overdue(None);
         self.slot.shown.clear();
         self.set_idle();

@@ -350,6 +350,11 @@ impl TimerSet {
         id
     }
 
+    /// Whether there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.timers.is_empty()
+    }
+
     /// Whether there is no room for another one.
     pub(crate) fn is_full(&self) -> bool {
         self.timers.len() >= MAX_TIMERS

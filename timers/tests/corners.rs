@@ -414,3 +414,85 @@ fn c05_the_clock_never_reads_more_than_was_used_beside_a_job() {
     println!("{rounds} rounds");
     assert_eq!(hits, 0, "the clock read more than was ever used");
 }
+
+/// A group that has the number of one that has just ended.
+fn heir_of(id: GroupId) -> Group {
+    // Other tests make groups too.
+    let mut others = Vec::new();
+    for _ in 0..1_000 {
+        let group = Group::new("heir").unwrap();
+        if group.id() == id {
+            return group;
+        }
+        others.push(group);
+    }
+    panic!("the number was not given out again")
+}
+
+/// What was seen in a poll that was then billed elsewhere is not what the number's next group has to use up first.
+#[test]
+fn t48_a_numbers_next_clock_counts_from_its_first_nanosecond() {
+    let manual = Manual::new();
+    let lease = manual.meter().attach();
+    let (first, elsewhere) = (Group::new("first").unwrap(), Group::new("elsewhere").unwrap());
+    let account = Account::new();
+    account.set_group(&first);
+    let id = first.id();
+    let mut run = lease.begin(&account, lease.stamp());
+    assert!(matches!(run.before_poll(), Control::Proceed));
+    manual.advance(ms(1_000));
+    assert_eq!(first.cpu_clock().now(), ms(1_000));
+    account.set_group(&elsewhere);
+    run.end_now();
+    drop(first);
+    let heir = heir_of(id);
+    assert_eq!((heir.cpu_time(), heir.cpu_clock().now()), (ms(0), ms(0)));
+    let fired = Arc::new(AtomicU64::new(0));
+    let count = fired.clone();
+    let timer = heir.cpu_clock().timer().on_expiry(move |_| {
+        count.fetch_add(1, SeqCst);
+    });
+    let _timer = timer.arm_after(ms(10)).unwrap();
+    let member = Account::new();
+    member.set_group(&heir);
+    for (used, due) in [(ms(9), 0), (ms(1), 1)] {
+        let mut run = lease.begin(&member, lease.stamp());
+        assert!(matches!(run.before_poll(), Control::Proceed));
+        manual.advance(used);
+        assert!(matches!(run.after_poll(false), Control::Proceed));
+        run.end();
+        assert_eq!(fired.load(SeqCst), due);
+    }
+    assert_eq!((heir.cpu_time(), heir.cpu_clock().now()), (ms(10), ms(10)));
+}
+
+#[test]
+fn a_slot_that_was_given_back_is_not_taken_for_the_threads_own() {
+    let manual = Manual::new();
+    let (older, younger) = (manual.meter().attach(), manual.meter().attach());
+    drop(older);
+    let account = Account::new();
+    let run = younger.begin(&account, younger.stamp());
+    assert!(current_clock().is_some(), "the younger lease is there");
+    run.end_now();
+    drop(younger);
+    let (begun, has_begun) = mpsc::channel();
+    let (end, ends) = mpsc::channel::<()>();
+    std::thread::scope(|s| {
+        let manual = &manual;
+        s.spawn(move || {
+            // The same slots, in whatever order.
+            let leases = [manual.meter().attach(), manual.meter().attach()];
+            let account = Account::new();
+            account.set_group(&Group::new("another thread's").unwrap());
+            let run = leases[1].begin(&account, leases[1].stamp());
+            begun.send(()).unwrap();
+            ends.recv().unwrap();
+            run.end_now();
+        });
+        has_begun.recv().unwrap();
+        let (_child, inherited) = Account::inherit();
+        assert_eq!((inherited, current_clock().map(|clock| clock.now())), (GroupId::NONE, None));
+        end.send(()).unwrap();
+    });
+}

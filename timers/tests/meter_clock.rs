@@ -13,7 +13,9 @@ use common::{Bench, Wakes, log, ms, taken};
 use futures::Stream;
 use futures::stream::FusedStream;
 use stipend_timers::test::Manual;
-use stipend_timers::{Account, Control, CpuTimerStream, Meter, Metered, Offload, Setting, SleepError, TimerError};
+use stipend_timers::{
+    Account, Control, CpuTimerStream, Meter, MeterClock, Metered, Offload, Setting, SleepError, TimerError,
+};
 
 fn next(stream: &mut CpuTimerStream, wakes: &Arc<Wakes>) -> Option<(Duration, Duration, u32)> {
     let waker = wakes.clone().into();
@@ -257,4 +259,42 @@ fn t51_who_waits_is_told_when_the_meter_stops() {
     assert_eq!(sleep.as_mut().poll(&mut Context::from_waker(&sleeper)), Poll::Ready(Err(SleepError::Exited)));
     assert_eq!(Pin::new(&mut stream).poll_next(&mut Context::from_waker(&streamer)), Poll::Ready(None));
     assert!(stream.is_terminated());
+}
+
+/// Says so when it is dropped, and holds another meter.
+struct Captured(Arc<AtomicBool>, #[expect(dead_code, reason = "it is held")] MeterClock);
+
+impl Drop for Captured {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
+    }
+}
+
+#[test]
+fn t20_a_stopped_meters_timers_are_gone_with_their_handlers() {
+    let meter = Meter::builder().build().unwrap();
+    let lease = meter.attach();
+    let (ran, dropped) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
+    let captured = Captured(dropped.clone(), Meter::builder().build().unwrap().cpu_clock());
+    let tells = ran.clone();
+    let timer = meter.cpu_clock().timer().on_expiry(move |_| {
+        let _held = &captured;
+        tells.store(true, SeqCst);
+    });
+    let timer = timer.arm_after(ms(1)).unwrap();
+    drop(meter);
+    // Not by whoever has its place next, who may be anybody.
+    assert!(dropped.load(SeqCst));
+    futures::executor::block_on(timer.close());
+    let account = Account::new();
+    let expiry = account.clock().timer().on_expiry(|_| ()).arm_after(ms(1)).unwrap();
+    lease.set_active();
+    let mut run = lease.begin(&account, lease.stamp());
+    assert!(matches!(run.before_poll(), Control::Proceed));
+    while account.clock().now() < ms(3) {}
+    assert!(matches!(run.after_poll(false), Control::Proceed));
+    run.end_now();
+    assert!(expiry.setting() == Setting::default() && !ran.load(SeqCst));
+    // And the place is to be had again.
+    drop(Meter::builder().build().unwrap());
 }

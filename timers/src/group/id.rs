@@ -9,8 +9,9 @@
 //! * A group lives while its count is not zero: one for each handle, member and child. The count can be tried at any time, by
 //!   whoever has the number from somewhere, and then says whether a group has it.
 //! * A group's parent lives as long as the group, so while a group lives its chain of parents is true and ends.
-//! * Reading by a number that nobody has is harmless: it gives what the last owner left. So is telling its clock what it was seen to
-//!   read, as that is told without the number's [base](GroupId::base_ns), which no reading of an earlier owner is above.
+//! * Reading by a number that nobody has is harmless: it gives what the last owner left. Whoever does more (has timers delivered, says
+//!   what the clock was seen to read) has a reference. The tick has none, as it must not be the one to end a group; it says what it saw if
+//!   the number has not changed hands by then.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -84,7 +85,7 @@ impl GroupId {
         &params(self.index()).expect("only the number of a group is asked, and what it had stays").sum
     }
 
-    /// What the number's cells added up to, and were seen to add up to with the polls in progress, when the group was made.
+    /// What the number had had when the group was made, by its cells and with the polls then in progress.
     pub(crate) fn base_ns(self) -> u64 {
         self.params().map_or(0, |params| params.base_ns.load(Ordering::Relaxed))
     }
@@ -130,6 +131,11 @@ impl GroupId {
         }
     }
 
+    /// What the number had beside what its cells add up to.
+    pub(crate) fn settled_ns(self) -> u64 {
+        self.params().map_or(0, |params| params.settled_ns.load(Ordering::Relaxed))
+    }
+
     fn params(self) -> Option<&'static Params> {
         if self == Self::NONE { None } else { params(self.index()) }
     }
@@ -142,6 +148,8 @@ pub(super) struct Params {
     depth: AtomicU32,
     serial: AtomicU64,
     base_ns: AtomicU64,
+    /// What was seen to be used of groups that had the number, in polls that were then charged to others.
+    settled_ns: AtomicU64,
     /// References to the group.
     count: AtomicU64,
     /// The group itself, while it has any.
@@ -182,6 +190,7 @@ pub(super) fn take(weight: u32, parent: GroupId) -> Option<GroupId> {
         depth: AtomicU32::new(0),
         serial: AtomicU64::new(0),
         base_ns: AtomicU64::new(0),
+        settled_ns: AtomicU64::new(0),
         count: AtomicU64::new(0),
         node: Mutex::new(None),
         sum: Sum::new(),
@@ -193,9 +202,11 @@ pub(super) fn take(weight: u32, parent: GroupId) -> Option<GroupId> {
     params.depth.store(parent.depth() + 1, Ordering::Relaxed);
     params.sum.reset();
     // Nobody charges the number while it has no owner, and every earlier charge was seen by whoever gave it back. What was seen to be
-    // used in a poll may be more, if its account was moved before the end.
+    // used in a poll may be more, if its account was moved before the end: the number has had that, too, and this group starts behind it.
     let used_ns: u64 = thread::all_slots().map(|slot| slot.groups.used_ns(id)).sum();
-    params.base_ns.store(used_ns.max(params.sum.reported_ns()), Ordering::Relaxed);
+    let base_ns = (used_ns + params.settled_ns.load(Ordering::Relaxed)).max(params.sum.reported_ns());
+    params.settled_ns.store(base_ns - used_ns, Ordering::Relaxed);
+    params.base_ns.store(base_ns, Ordering::Relaxed);
     params.serial.store(numbers.serial, Ordering::Release);
     Some(id)
 }

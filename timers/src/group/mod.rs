@@ -164,6 +164,29 @@ impl Group {
     }
 }
 
+/// A group that lives as long as this, by its number; or none.
+pub(crate) struct Held(GroupId);
+
+impl Held {
+    /// Takes over a reference.
+    pub(crate) fn new(id: GroupId) -> Self {
+        Self(id)
+    }
+
+    /// The clocks of the group and the groups around it.
+    pub(crate) fn wholes(&self) -> impl Iterator<Item = Whole> + use<> {
+        self.0.chain().map(Whole::Group)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if self.0 != GroupId::NONE {
+            self.0.release();
+        }
+    }
+}
+
 impl Clone for Group {
     fn clone(&self) -> Self {
         self.id().retain_many(1);

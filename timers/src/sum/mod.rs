@@ -47,6 +47,8 @@ struct State {
     timers: Option<Box<TimerSet>>,
     /// A thread is at the expiries.
     expiring: bool,
+    /// The clock has ended: it takes no timers any more.
+    ended: bool,
 }
 
 impl Sum {
@@ -59,22 +61,30 @@ impl Sum {
         }
     }
 
-    /// For the next clock in this place. The one before has no handle any more, and so no timer.
+    /// For the next clock in this place. The one before has no handle any more, and so no timer, or has ended.
     pub(crate) fn reset(&self) {
-        let timers = self.state.lock().timers.take();
+        let mut state = self.state.lock();
+        debug_assert!(state.timers.as_ref().is_none_or(|timers| timers.is_empty()), "a timer outlived its clock");
+        state.ended = false;
         self.horizon.set_next(NEVER);
         self.next_remote_ns.store(NEVER, Ordering::Relaxed);
-        drop(timers);
+    }
+
+    /// The clock ends. Its timers come out, to be dropped outside of locks, and those who wait for one.
+    pub(crate) fn end_clock(&self) -> (Vec<Waker>, Option<Box<TimerSet>>) {
+        let mut timers = {
+            let mut state = self.state.lock();
+            state.ended = true;
+            let timers = state.timers.take();
+            self.refresh(&state);
+            timers
+        };
+        (timers.as_mut().map_or_else(Vec::new, |timers| timers.take_waiters()), timers)
     }
 
     /// For the next clock in this place, if nobody can have a reading of the one before: it begins at zero.
     pub(crate) fn begin_at_zero(&self) {
         self.reported_ns.store(0, Ordering::Relaxed);
-    }
-
-    /// Everyone who waits for a timer: for the end of the clock.
-    pub(crate) fn take_waiters(&self) -> Vec<Waker> {
-        self.state.lock().timers.as_mut().map_or_else(Vec::new, |timers| timers.take_waiters())
     }
 
     pub(crate) fn reported_ns(&self) -> u64 {
@@ -98,17 +108,20 @@ impl Sum {
         self.horizon.set_next(any)
     }
 
-    /// Changes the timers under the lock, and has the threads look out for what is due earlier.
-    pub(crate) fn change<R>(&self, cells: &impl Cells, change: impl FnOnce(&mut TimerSet) -> R) -> R {
+    /// Changes the timers under the lock, and has the threads look out for what is due earlier. `None`: the clock has ended.
+    pub(crate) fn change<R>(&self, cells: &impl Cells, change: impl FnOnce(&mut TimerSet) -> R) -> Option<R> {
         let (result, earlier) = {
             let mut state = self.state.lock();
+            if state.ended {
+                return None;
+            }
             let result = change(state.timers.get_or_insert_default());
             (result, self.refresh(&state))
         };
         if earlier {
             self.horizon.rearm(cells);
         }
-        result
+        Some(result)
     }
 
     /// Starts to expire. `false`: another thread is at it, and will look once more.

@@ -56,13 +56,24 @@ impl Whole {
 
     /// What the clock reads, with the polls in progress as far as `cpu_ns` can read their threads' clocks. Never more than is true.
     pub(crate) fn read(self, cpu_ns: impl Fn(&'static ThreadSlot) -> Option<u64>) -> u64 {
+        let owner = self.owner();
         let mut sum_ns = self.settled_ns();
         for slot in thread::all_slots() {
             // A few tries. Polls so short that one ends under our eyes each time hide little.
             let used_ns = (0..4).find_map(|_| self.read_slot(slot, &cpu_ns)).unwrap_or_else(|| self.used_on(slot));
             sum_ns = sum_ns.saturating_add(used_ns);
         }
-        self.beyond_base(self.sum().report(sum_ns))
+        // Not for whoever has the number by now, if that is another one.
+        let most_ns = if self.owner() == owner { self.sum().report(sum_ns) } else { sum_ns };
+        self.beyond_base(most_ns)
+    }
+
+    /// Tells apart those who have the number one after the other.
+    fn owner(self) -> u64 {
+        match self {
+            Whole::Group(id) => id.serial(),
+            Whole::Meter(_) => 0,
+        }
     }
 
     /// `None`: a boundary fell in between.
@@ -96,7 +107,7 @@ impl Whole {
     /// What is in no slot any more. To be read before the slots are.
     fn settled_ns(self) -> u64 {
         match self {
-            Whole::Group(_) => 0,
+            Whole::Group(id) => id.settled_ns(),
             Whole::Meter(id) => id.retired_ns(),
         }
     }
@@ -223,11 +234,11 @@ impl Cells for Whole {
     }
 
     fn reading(&self, sum_ns: u64) -> u64 {
-        self.beyond_base(sum_ns.max(self.sum().reported_ns()))
+        self.beyond_base((sum_ns + self.settled_ns()).max(self.sum().reported_ns()))
     }
 
     fn charged_ns(&self) -> u64 {
-        self.reading(self.sum_of_cells())
+        self.beyond_base(self.sum_of_cells().max(self.sum().reported_ns()))
     }
 }
 
