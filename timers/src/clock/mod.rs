@@ -42,14 +42,14 @@
 //! On a virtual machine with two cores of an AMD EPYC, Linux 6.18. Error: the worst task's of each of 24 cases (polls of 0.1 us to
 //! 1 ms, and polls that sleep 20 us to 1 ms; beside 0, 2 and 4 busy processes), by `cargo bench -p stipend-benches --bench accounting
 //! -- --only truth=boundary`, where `thread-clock` is the control and shows the bench's own floor. Cost: what an empty poll takes
-//! more, by `--bench hot_path`, where the bare counter takes 10.3 ns.
+//! more, by `--bench hot_path`, where the bare counter takes 9.4 ns.
 //!
 //! | class | error, median | error, worst | cost |
 //! | --- | --- | --- | --- |
-//! | `rseq` | 0.08 % | 0.30 % | 11.8 ns |
-//! | `perf` | 0.06 % | 0.26 % | 12.0 ns |
-//! | `guard` | 0.07 % | 0.46 % | 12.1 ns |
-//! | `thread-clock` | 0.02 % | 0.26 % | 479 ns |
+//! | `rseq` | 0.08 % | 0.30 % | 8.5 ns |
+//! | `perf` | 0.06 % | 0.26 % | 8.4 ns |
+//! | `guard` | 0.07 % | 0.46 % | 8.4 ns |
+//! | `thread-clock` | 0.02 % | 0.26 % | 437 ns |
 //!
 //! The worst are polls that sleep: some 70 ns a sleep go to the neighbour.
 //!
