@@ -21,6 +21,7 @@ use crate::timer::TimerBuilder;
 ///
 /// The clock can be read after the meter has stopped, as it does when its last handle is dropped. Nothing fires then: streams end, and
 /// sleeps and whoever wants to arm a timer are told [`Exited`](crate::SleepError::Exited).
+/// Handlers are dropped then, but for one that runs at that moment, which ends first; `close` does not wait for that one.
 ///
 /// ```
 /// use std::time::Duration;
