@@ -283,9 +283,7 @@ impl Record {
 
     /// A handle to the account's group.
     pub(crate) fn group_handle(&self) -> Option<Group> {
-        let id = self.share_group();
-        let _held = Held::new(id);
-        Group::of(id)
+        Group::of(self.share_group())
     }
 
     /// Whether something has expired by what has been charged: the quick check.

@@ -15,7 +15,7 @@ use crate::record;
 use crate::scope::members;
 use crate::slot::Target;
 use crate::sum::Whole;
-use crate::sync::Ordering;
+use crate::sync::{Ordering, lock};
 use crate::thread;
 use crate::wake_queue::Kinds;
 
@@ -83,7 +83,7 @@ impl Inner {
                 continue;
             }
             if slot.inbox.overdue.swap(0, Ordering::Acquire) != 0 {
-                let hook = slot.inbox.on_overdue.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
+                let hook = lock(&slot.inbox.on_overdue).clone();
                 if let Some(hook) = hook {
                     panics::contain(|| {
                         (hook.0)();

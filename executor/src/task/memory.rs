@@ -12,6 +12,7 @@
 use std::alloc::{self, Layout};
 use std::cell::RefCell;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Sizes are rounded up to a multiple of this, and half of it: to what glibc rounds up to, and most other allocators do no worse with.
@@ -64,34 +65,44 @@ impl Class {
     }
 
     fn list(&self) -> MutexGuard<'static, Vec<Block>> {
-        LISTS[self.0].lock().unwrap_or_else(PoisonError::into_inner)
+        LISTS[self.0].blocks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Moves a batch into a hand, which is empty.
     #[cold]
     fn deal(&self, hand: &mut Vec<Block>) {
+        // A guess, without the lock: while there are more tasks than ever before, each spawn comes here and finds nothing.
+        if LISTS[self.0].length.load(Ordering::Relaxed) == 0 {
+            return;
+        }
         hand.reserve_exact(AT_HAND);
         let mut list = self.list();
         let keep = list.len().saturating_sub(BATCH);
         hand.extend(list.drain(keep..));
+        LISTS[self.0].length.store(list.len(), Ordering::Relaxed);
     }
 
     /// Keeps what the list has room for.
     #[cold]
-    fn collect(&self, blocks: impl Iterator<Item = Block>) {
-        let most = KEPT / self.size();
+    fn collect(&self, mut blocks: impl Iterator<Item = Block>) {
         let mut list = self.list();
-        for block in blocks {
-            if list.len() < most {
-                list.push(block);
-            } else {
-                self.give_to_allocator(block);
-            }
-        }
+        let room = (KEPT / self.size()).saturating_sub(list.len());
+        list.extend(blocks.by_ref().take(room));
+        LISTS[self.0].length.store(list.len(), Ordering::Relaxed);
+        drop(list);
+        blocks.for_each(|block| self.give_to_allocator(block));
     }
 }
 
-static LISTS: [Mutex<Vec<Block>>; CLASSES] = [const { Mutex::new(Vec::new()) }; CLASSES];
+/// What threads have left for others.
+struct List {
+    blocks: Mutex<Vec<Block>>,
+    /// How many there were when the lock was given up last.
+    length: AtomicUsize,
+}
+
+static LISTS: [List; CLASSES] =
+    [const { List { blocks: Mutex::new(Vec::new()), length: AtomicUsize::new(0) } }; CLASSES];
 
 struct Hands([Vec<Block>; CLASSES]);
 

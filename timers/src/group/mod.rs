@@ -158,10 +158,9 @@ impl Group {
 }
 
 impl Group {
-    /// A handle to the group that has this number, if one has.
+    /// A handle to the group that has this number, of which the caller gives it its reference.
     pub(crate) fn of(id: GroupId) -> Option<Group> {
-        // What was counted here is the handle's.
-        id.retain().then(|| id::node(id)).flatten().map(Self)
+        id::node(id).map(Self)
     }
 }
 

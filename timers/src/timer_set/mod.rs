@@ -14,118 +14,30 @@
 //! * Equal expiries leave in the order in which they were armed.
 //! * While a handler is out, its timer is `firing`; a timer closed meanwhile goes away in `delivered`, and its handler with it.
 
-use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
 use slab::Slab;
 
-use crate::cpu_clock::CpuClock;
+use self::restarting::Restarting;
+use self::timer::Timer;
 use crate::heap::{IndexedHeap, growth};
 use crate::poll_timers::PollTimers;
 use crate::record::NEVER;
-use crate::stream::Inbox;
-use crate::sum::Whole;
+
+mod now;
+mod restarting;
+mod timer;
+
+pub use self::timer::{Action, Expiry, Setting};
+pub(crate) use self::{
+    now::Now,
+    timer::{Delivery, Handler},
+};
 
 /// With how many timers on a clock, armed or not, no further one is made. What is counted is the timers that exist, so that arming one,
 /// also by a handler's answer, is never refused for want of room. Sleeps count, but are never refused: with them there may be more.
 pub(crate) const MAX_TIMERS: usize = 100_000;
-
-/// What one delivery tells its handler.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub struct Expiry {
-    /// The clock's CPU time at the delivery; never below `at`.
-    pub used: Duration,
-    /// The CPU time for which the timer was armed.
-    pub at: Duration,
-    /// How many further intervals of a periodic timer passed before this delivery; saturates (POSIX `timer_getoverrun`).
-    pub overrun: u32,
-}
-
-/// What a handler answers. `()` is `Continue`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[non_exhaustive]
-pub enum Action {
-    /// Go on.
-    #[default]
-    Continue,
-    /// Cancel the task before its next poll.
-    Cancel,
-    /// Arm this timer again, to fire after this much more CPU time. Zero leaves it as it is.
-    RearmAfter(Duration),
-}
-
-impl From<()> for Action {
-    fn from((): ()) -> Self {
-        Action::Continue
-    }
-}
-
-/// A handler, run on the account's own time.
-pub(crate) type Handler = Box<dyn FnMut(Expiry) -> Action + Send>;
-
-/// Who hears of an expiry.
-pub(crate) enum Delivery {
-    /// The boundary runs it. `None` while it is out.
-    Handler(Option<Handler>),
-    /// A supervisor is woken, by whoever finds the expiry first.
-    Supervisor { waker: Option<Waker> },
-    /// The same, for a stream: what fires is left in its inbox, which outlives the account.
-    Stream(Box<Ear>),
-    /// Nobody: the timer is only read.
-    Silent,
-}
-
-/// A stream's. In a box, so that the other timers, of which there may be many more, are small.
-pub(crate) struct Ear {
-    waker: Option<Waker>,
-    inbox: Arc<Inbox>,
-}
-
-impl Delivery {
-    /// To a stream that looks into this inbox.
-    pub(crate) fn stream(inbox: Arc<Inbox>) -> Self {
-        Self::Stream(Box::new(Ear { waker: None, inbox }))
-    }
-}
-
-struct Timer {
-    /// The next expiry.
-    at_ns: u64,
-    interval_ns: u64,
-    /// Of the last delivery.
-    overrun: u32,
-    firing: bool,
-    closing: bool,
-    /// Armed again when its clock starts anew: see `Restarting`.
-    has_fired: bool,
-    /// A supervisor has not heard of it yet.
-    is_news: bool,
-    /// Another with each arming, and in no other timer of the set: so that what a handler answers does not undo an arming that
-    /// happened meanwhile, and a timer is told from a later one with the same id.
-    stamp: u64,
-    delivery: Delivery,
-}
-
-impl Timer {
-    /// Discards an expiry that was not delivered yet.
-    fn forget(&mut self) {
-        self.is_news = false;
-        if let Delivery::Stream(ear) = &self.delivery {
-            ear.inbox.take();
-        }
-    }
-}
-
-/// What armed a timer before: time left and interval.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Setting {
-    /// CPU time left until the next expiry, relative also for an absolute timer; zero if disarmed, else at least 1 ns.
-    pub remaining: Duration,
-    /// The interval of a periodic timer; zero otherwise.
-    pub interval: Duration,
-}
 
 /// The next thing to do in a pass.
 pub(crate) enum Due {
@@ -147,31 +59,6 @@ pub(crate) enum Closed {
     Firing { stamp: u64 },
 }
 
-/// What the clock reads, for who needs it: a reading may be a look at every thread.
-#[derive(Clone, Copy)]
-pub(crate) enum Now<'a> {
-    Is(u64),
-    By(&'a CpuClock),
-    Of(Whole),
-}
-
-impl Now<'_> {
-    #[inline]
-    pub(crate) fn ns(self) -> u64 {
-        match self {
-            Now::Is(ns) => ns,
-            Now::By(clock) => clock.now_ns(),
-            Now::Of(whole) => whole.now_ns(),
-        }
-    }
-}
-
-impl From<u64> for Now<'_> {
-    fn from(ns: u64) -> Self {
-        Now::Is(ns)
-    }
-}
-
 /// The order of a queue: expiry, then arming.
 type Key = (u64, u64);
 
@@ -187,65 +74,6 @@ pub(crate) struct TimerSet {
     restarting: Option<Box<Restarting>>,
     /// The wakers of those who wait, in `close`, for a handler that is out. There is one for a timer: closing consumes the handle.
     barriers: Vec<(u32, Waker)>,
-}
-
-/// What a clock needs beside that starts anew.
-struct Restarting {
-    /// What each timer was armed for, by id.
-    armed_ns: Vec<u64>,
-    /// The timers that have fired since the clock started, each once, and some perhaps that were armed anew or closed since.
-    fired: Vec<u32>,
-    /// Who stands in `fired`, by id.
-    is_listed: Vec<bool>,
-    /// The least that any of them, and any of a supervisor's, was armed for, or less.
-    least_ns: (u64, u64),
-    /// The clock has stopped, and what is armed now is for when it starts anew.
-    held_back: bool,
-}
-
-impl Default for Restarting {
-    fn default() -> Self {
-        Self {
-            armed_ns: Vec::new(),
-            fired: Vec::new(),
-            is_listed: Vec::new(),
-            least_ns: (NEVER, NEVER),
-            held_back: false,
-        }
-    }
-}
-
-impl Restarting {
-    fn armed_ns(&self, id: u32) -> u64 {
-        self.armed_ns.get(id as usize).copied().unwrap_or(NEVER)
-    }
-
-    fn arm(&mut self, id: u32, at_ns: u64) {
-        let id = id as usize;
-        if self.armed_ns.len() <= id {
-            self.armed_ns.resize(id + 1, NEVER);
-            self.is_listed.resize(id + 1, false);
-        }
-        self.armed_ns[id] = at_ns;
-    }
-
-    /// Notes a timer, which has been armed, as one that has fired.
-    fn list(&mut self, id: u32, delivery: &Delivery) {
-        let armed_ns = self.armed_ns(id);
-        let (any_ns, remote_ns) = &mut self.least_ns;
-        match delivery {
-            // Nobody hears of it, so nobody need look for it.
-            Delivery::Silent => {}
-            Delivery::Handler(_) => *any_ns = armed_ns.min(*any_ns),
-            Delivery::Supervisor { .. } | Delivery::Stream(_) => {
-                *any_ns = armed_ns.min(*any_ns);
-                *remote_ns = armed_ns.min(*remote_ns);
-            }
-        }
-        if !std::mem::replace(&mut self.is_listed[id as usize], true) {
-            self.fired.push(id);
-        }
-    }
 }
 
 /// The timers on the clocks of one account.
@@ -273,57 +101,6 @@ impl std::fmt::Debug for TimerSet {
 }
 
 impl TimerSet {
-    /// For a clock that starts anew: see [`restart`](Self::restart).
-    pub(crate) fn restarting() -> Self {
-        Self { restarting: Some(Box::default()), ..Self::default() }
-    }
-
-    /// The clock has stopped, and will start anew: what is armed until then does not fire before.
-    pub(crate) fn hold_back(&mut self) {
-        if let Some(restarting) = &mut self.restarting {
-            restarting.held_back = true;
-        }
-    }
-
-    fn held_back(&self) -> Option<&Restarting> {
-        self.restarting.as_deref().filter(|restarting| restarting.held_back)
-    }
-
-    /// The clock starts anew: what has fired since it last did is armed again, for what it was armed for.
-    pub(crate) fn restart(&mut self) {
-        let Some(mut restarting) = self.restarting.take() else { return };
-        restarting.held_back = false;
-        restarting.least_ns = (NEVER, NEVER);
-        let mut fired = std::mem::take(&mut restarting.fired);
-        for id in fired.drain(..) {
-            restarting.is_listed[id as usize] = false;
-            let Some(timer) = self.timers.get_mut(id as usize) else { continue };
-            // It may have been armed for something else meanwhile, or the id have come to another timer.
-            if !std::mem::take(&mut timer.has_fired) {
-                continue;
-            }
-            timer.at_ns = restarting.armed_ns(id);
-            self.armed += 1;
-            let key = (timer.at_ns, self.armed);
-            if let Some(queue) = self.queue_of(id) {
-                queue.push(id, key);
-            }
-        }
-        // With its memory, for the next time.
-        restarting.fired = fired;
-        self.restarting = Some(restarting);
-    }
-
-    /// The earliest time that any timer, and any that a supervisor waits for, was armed for, fired or not. It may be too early, until the
-    /// clock starts anew, where what has fired was armed for something else since.
-    pub(crate) fn least_armed(&self) -> (u64, u64) {
-        let (any_ns, remote_ns) = self.next_expiries();
-        match &self.restarting {
-            None => (any_ns, remote_ns),
-            Some(restarting) => (any_ns.min(restarting.least_ns.0), remote_ns.min(restarting.least_ns.1)),
-        }
-    }
-
     /// A new timer, disarmed.
     pub(crate) fn insert(&mut self, delivery: Delivery) -> u32 {
         self.armed += 1;
@@ -699,84 +476,6 @@ mod tests {
         assert_eq!(next_on_grid(10, 10, 10), (20, 0));
         assert_eq!(next_on_grid(1, 1, u64::MAX - 1), (u64::MAX, u64::MAX - 2));
         assert_eq!(next_on_grid(10, u64::MAX / 2, u64::MAX - 1).0, NEVER);
-    }
-
-    fn heard(timers: &mut TimerSet) -> u32 {
-        timers.insert(Delivery::Supervisor { waker: None })
-    }
-
-    #[test]
-    fn a_timer_that_is_armed_again_and_again_as_it_fires_is_noted_once() {
-        let mut set = TimerSet::restarting();
-        let id = heard(&mut set);
-        for at_ns in 1..=1_000 {
-            set.arm(id, at_ns, 0, at_ns);
-            assert!(matches!(set.next_due(at_ns, at_ns), Due::Quiet));
-        }
-        // Nor for others that have its id after it.
-        for _ in 0..1_000 {
-            set.close(id);
-            assert_eq!(heard(&mut set), id);
-            set.arm(id, 1, 0, 1);
-            assert!(matches!(set.next_due(1, 1), Due::Quiet));
-        }
-        assert_eq!(set.restarting.as_ref().unwrap().fired.len(), 1);
-        set.restart();
-        assert_eq!(set.next_expiries(), (1, 1));
-        assert!(set.restarting.as_ref().unwrap().fired.is_empty());
-    }
-
-    #[test]
-    fn t27_what_has_fired_counts_until_it_is_armed_again() {
-        let mut set = TimerSet::restarting();
-        let (near, far) = (heard(&mut set), set.insert(Delivery::Handler(Some(Box::new(|_| Action::Continue)))));
-        set.arm(near, 10, 0, 0);
-        set.arm(far, 20, 0, 0);
-        assert_eq!(set.least_armed(), (10, 10));
-        assert!(matches!(set.next_due(15, 15), Due::Quiet));
-        assert_eq!(
-            (set.next_expiries(), set.least_armed()),
-            ((20, NEVER), (10, 10)),
-            "the next start is not passed over"
-        );
-        set.arm(near, 30, 0, 15);
-        let (any_ns, remote_ns) = set.least_armed();
-        assert!(any_ns <= 20 && remote_ns <= 30, "it may be too early until the next start");
-        set.restart();
-        assert_eq!(set.least_armed(), (20, 30));
-        set.hold_back();
-        set.arm(near, 5, 0, 0);
-        assert_eq!((set.next_expiries(), set.least_armed()), ((20, NEVER), (5, 5)));
-        set.restart();
-        assert_eq!((set.next_expiries(), set.least_armed()), ((5, 5), (5, 5)));
-    }
-
-    #[test]
-    #[cfg(target_os = "linux")]
-    fn the_earliest_of_many_that_have_fired_is_at_hand() {
-        let mut set = TimerSet::restarting();
-        for _ in 0..MAX_TIMERS {
-            let id = heard(&mut set);
-            set.arm(id, 1, 0, 0);
-            assert!(matches!(set.next_due(1, 1), Due::Quiet));
-        }
-        let before_ns = crate::clock::os::thread_cpu_ns();
-        for _ in 0..MAX_TIMERS / 10 {
-            assert_eq!(std::hint::black_box(&set).least_armed(), (1, 1));
-        }
-        // Looked for among them all, it would be a thousand million looks.
-        assert!(crate::clock::os::thread_cpu_ns() - before_ns < 100_000_000);
-    }
-
-    #[test]
-    fn t37_a_new_timer_is_disarmed_whoever_had_its_number() {
-        let mut set = TimerSet::restarting();
-        let id = heard(&mut set);
-        set.arm(id, 10, 0, 0);
-        set.hold_back();
-        set.close(id);
-        assert_eq!(heard(&mut set), id);
-        assert_eq!(set.setting(id, 0), Setting::default());
     }
 
     #[test]

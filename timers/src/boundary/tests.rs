@@ -1,0 +1,72 @@
+//! Expiries on a clock that shows more than was used.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::*;
+use crate::clock::os::thread_cpu_ns;
+use crate::meter::Meter;
+
+const fn us(n: u64) -> Duration {
+    Duration::from_micros(n)
+}
+
+fn compute_for(time: Duration) {
+    let end = thread_cpu_ns() + time.as_nanos() as u64;
+    while thread_cpu_ns() < end {}
+}
+
+/// A poll that computes for so long, and on whose time the hypervisor took so much more. Returns what it used at the most.
+fn poll(lease: &crate::thread::Lease, account: &Account, compute: Duration, lost: Duration) -> Duration {
+    let before = thread_cpu_ns();
+    let mut run = lease.begin(account, lease.stamp());
+    assert!(matches!(run.before_poll(), Control::Proceed));
+    compute_for(compute);
+    run.slot.clock.lose(lost.as_nanos() as u64);
+    assert!(matches!(run.after_poll(false), Control::Proceed));
+    run.end();
+    Duration::from_nanos(thread_cpu_ns() - before)
+}
+
+/// What nobody can see until the CPU clock is read brings nothing about.
+#[test]
+fn t01_time_that_a_hypervisor_took_expires_nothing() {
+    let meter = Meter::builder().build().unwrap();
+    let lease = meter.attach();
+    let account = Account::new();
+    let fired = Arc::new(AtomicU64::new(0));
+    let (first, second) = (fired.clone(), fired.clone());
+    let timer = account.clock().timer().on_expiry(move |_| {
+        first.fetch_add(1, Ordering::SeqCst);
+        // In a handler's time, too.
+        crate::thread::current().unwrap().slot.clock.lose(5_000_000);
+    });
+    let _timer = timer.arm_at(us(20_000)).unwrap();
+    let timer = account.clock().timer().on_expiry(move |_| {
+        second.fetch_add(1, Ordering::SeqCst);
+    });
+    let _timer = timer.arm_at(us(24_000)).unwrap();
+    let mut used = Duration::ZERO;
+    let mut run = |compute, lost| {
+        used += poll(&lease, &account, compute, lost);
+        let due = [us(20_000), us(24_000)].iter().filter(|at| used >= **at).count() as u64;
+        let fired = fired.load(Ordering::SeqCst);
+        assert!(fired <= due, "{fired} fired after {used:?}");
+        (fired, used)
+    };
+    while account.usage().cpu < us(19_000) {
+        run(us(200), us(0));
+    }
+    // In the poll that comes to the time by it, and that is then not billed for it.
+    let (_, used) = run(us(1), us(5_000));
+    assert!(account.usage().cpu <= used, "billed {:?}, used {used:?}", account.usage().cpu);
+    // In polls that do not: they leave a debt behind.
+    for _ in 0..10 {
+        run(us(1), us(200));
+    }
+    // Nothing is lost: they come when the time is used.
+    while run(us(200), us(0)).0 < 2 {
+        assert!(used < us(60_000), "passed over");
+    }
+}
