@@ -98,7 +98,7 @@ impl<'a> Run<'a> {
     pub fn after_poll(&mut self, completed: bool) -> Control {
         let poll = self.read_poll();
         if poll.due {
-            return self.expire(completed, poll);
+            return self.expire(completed, poll.now, poll.ns);
         }
         let watched =
             if completed { self.restart(Section::Aftermath, poll.now, poll.ns) } else { self.leave(poll.now, poll.ns) };
@@ -119,7 +119,7 @@ impl<'a> Run<'a> {
 
     #[cold]
     fn complete_slowly(mut self, poll: Behind) -> Stamp {
-        let control = if poll.due { self.expire(true, poll) } else { self.watched(true) };
+        let control = if poll.due { self.expire(true, poll.now, poll.ns) } else { self.watched(true) };
         panics::contain(|| drop(control));
         self.end_now()
     }
