@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::cpu_clock::CpuClock;
 use crate::error::{CpuLimitExceeded, Exited, LimitError, LimitKind};
-use crate::group::{Group, GroupId};
+use crate::group::{Group, GroupKey};
 use crate::limit::{CpuLimit, PollLimit, limit_ns};
 use crate::record::{self, NEVER, Record};
 use crate::scope::members;
@@ -62,30 +62,30 @@ impl Account {
     /// # Panics
     /// If there are [`LIMIT`](Self::LIMIT) accounts.
     #[inline]
-    pub fn inherit() -> (Self, GroupId) {
+    pub fn inherit() -> (Self, GroupKey) {
         let account = Self::new();
         let group = match crate::thread::current() {
             Some(current) => account.inherit_from(current.slot),
-            None => GroupId::NONE,
+            None => GroupKey::NONE,
         };
         (account, group)
     }
 
     #[inline]
-    fn inherit_from(&self, slot: &'static ThreadSlot) -> GroupId {
+    fn inherit_from(&self, slot: &'static ThreadSlot) -> GroupKey {
         match slot.shown.depth() {
-            0 => return GroupId::NONE,
+            0 => return GroupKey::NONE,
             1 => {
                 let target = slot.shown.last_target();
                 match record::at(target.index) {
                     // A frame that a forgotten run left may show an account that is another one by now.
                     Some(outermost) if !outermost.is_alone() && outermost.target() == target => {
-                        if let Some(id) = outermost.share_flat_group_here(slot) {
-                            self.record.be_in_flat_group(id);
-                            return id;
+                        if let Some(key) = outermost.share_flat_group_here(slot) {
+                            self.record.be_in_flat_group(key.id());
+                            return key;
                         }
                     }
-                    _ => return GroupId::NONE,
+                    _ => return GroupKey::NONE,
                 }
             }
             _ => {}
@@ -94,16 +94,16 @@ impl Account {
     }
 
     #[cold]
-    fn inherit_inside(&self, slot: &'static ThreadSlot) -> GroupId {
+    fn inherit_inside(&self, slot: &'static ThreadSlot) -> GroupKey {
         if let Some(scope) = members::innermost(slot) {
             members::join(self.record, scope);
         }
         let outermost = crate::current::frames(slot).next();
-        let id = outermost.map_or(GroupId::NONE, |(outermost, _)| outermost.share_group_here(slot));
-        if id != GroupId::NONE {
-            self.record.set_charges(id);
+        let key = outermost.map_or(GroupKey::NONE, |(outermost, _)| outermost.share_group_here(slot));
+        if key != GroupKey::NONE {
+            self.record.set_charges(key.id());
         }
-        id
+        key
     }
 
     /// A number below [`LIMIT`](Self::LIMIT) that no other account of the process has while this one lives, for tables. A later account

@@ -78,7 +78,7 @@ pub use clock::{AccuracyClass, ClockError, ClockSource, Stamp};
 pub use cpu_clock::CpuClock;
 pub use current::{checkpoint, current_clock, has_budget};
 pub use error::{CheckpointError, CpuLimitExceeded, Exited, LimitError, LimitKind, MeterError, SleepError, TimerError};
-pub use group::{DEFAULT_WEIGHT, Group, GroupBuilder, GroupClock, GroupError, GroupId};
+pub use group::{DEFAULT_WEIGHT, Group, GroupBuilder, GroupClock, GroupError, GroupId, GroupKey};
 pub use histogram::Distribution;
 pub use limit::{CpuLimit, PollLimit};
 pub use meter::{DEFAULT_TICK_PERIOD, Meter, MeterBuilder, MeterMetrics};

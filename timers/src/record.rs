@@ -23,7 +23,7 @@
 use std::sync::Arc;
 use std::task::Waker;
 
-use crate::group::{Group, GroupId, Held};
+use crate::group::{Group, GroupId, GroupKey, Held};
 use crate::slot::Target;
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, fence};
 use crate::thread::ThreadSlot;
@@ -245,28 +245,30 @@ impl Record {
 
     /// The same for an account that runs on this thread, whose slot that is.
     #[inline]
-    pub(crate) fn share_group_here(&self, slot: &ThreadSlot) -> GroupId {
+    pub(crate) fn share_group_here(&self, slot: &ThreadSlot) -> GroupKey {
         let id = self.group();
+        if id == GroupId::NONE {
+            return GroupKey::NONE;
+        }
         // What is in reserve lives; if the account has just left it, it was there a moment ago.
-        if id == GroupId::NONE || slot.spare_group.take(id) { id } else { self.share_many(slot) }
+        slot.spare_group.take(id).unwrap_or_else(|| self.share_many(slot))
     }
 
     #[cold]
-    fn share_many(&self, slot: &ThreadSlot) -> GroupId {
+    fn share_many(&self, slot: &ThreadSlot) -> GroupKey {
         let id = self.share_group();
         if id != GroupId::NONE {
             slot.spare_group.fill(id);
         }
-        id
+        id.key()
     }
 
     /// A reference to the group of an account that runs on this thread, if there is nothing around it but that group, which is not nested,
     /// and if there is one in reserve.
     #[inline]
-    pub(crate) fn share_flat_group_here(&self, slot: &ThreadSlot) -> Option<GroupId> {
+    pub(crate) fn share_flat_group_here(&self, slot: &ThreadSlot) -> Option<GroupKey> {
         let charges = self.own.charges.load(Ordering::Acquire);
-        (charges < CHARGES_MORE && slot.spare_group.take(GroupId::from_index(charges)))
-            .then(|| GroupId::from_index(charges))
+        if charges < CHARGES_MORE { slot.spare_group.take(GroupId::from_index(charges)) } else { None }
     }
 
     /// Puts an account that nobody else has yet, and that is in no scope, into a group that is not nested, of which the caller gives it
@@ -471,7 +473,7 @@ impl Record {
         if !self.is_alone() {
             let group = self.group();
             self.own.charges.store(0, Ordering::Relaxed);
-            if !crate::thread::current().is_some_and(|current| current.slot.spare_group.put(group)) {
+            if !crate::thread::current().is_some_and(|current| current.slot.keep_reference(group)) {
                 group.release();
             }
         }

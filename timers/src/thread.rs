@@ -14,7 +14,7 @@ use crate::boundary::Run;
 use crate::clock::detector::{Detector, Keep};
 use crate::clock::thread_clock::ThreadClock;
 use crate::clock::{Clock, Stamp, os};
-use crate::group::{Shard, Spare};
+use crate::group::{GroupId, Shard, Spare};
 use crate::meter::{Inner, Meter};
 use crate::offload::{Offload, OffloadRun};
 use crate::slot::{FRAMES, Slot};
@@ -110,6 +110,14 @@ impl ThreadSlot {
                 manual_cpu_ns: AtomicU64::new(0),
             },
         }
+    }
+
+    /// Keeps a member's reference to its group in reserve. False: the thread, which holds the slot, does not poll, or keeps those of another
+    /// group.
+    #[inline]
+    pub(crate) fn keep_reference(&self, group: GroupId) -> bool {
+        // Whoever polls gives its reserve back in the end.
+        self.inbox.active.load(Ordering::Relaxed) != 0 && self.spare_group.put(group)
     }
 
     pub(crate) fn clock_source(&self) -> Clock {

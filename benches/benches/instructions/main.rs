@@ -11,6 +11,8 @@
 //! * `wake`: two tasks wake each other in turn. One operation is a wake of a task that waits, its poll, and the clone of the waker
 //!   for the next time. The waker is kept in an `AtomicWaker`, the same code for both runtimes.
 //!
+//! `one_group` is the same with all tasks in one group.
+//!
 //! # What time does to it
 //!
 //! Valgrind runs one thread at a time, some 50 times as slowly, and the clocks run on. What goes by time comes as many times too often
@@ -27,8 +29,9 @@ use stipend_benches::args::Args;
 use stipend_benches::child;
 use stipend_benches::report::Report;
 use stipend_benches::row::Row;
+use stipend_benches::stats::median;
 
-use crate::operations::{Counts, ROLE};
+use crate::operations::{Counts, IN_ONE_GROUP, ROLE};
 
 const FEW: u64 = 100_000;
 const MANY: u64 = 300_000;
@@ -41,15 +44,16 @@ fn main() {
         if !args.wants(operation) {
             continue;
         }
-        let (mut ours, mut tokio, mut by_time) = (Vec::new(), Vec::new(), Counts::default());
+        let (mut ours, mut grouped, mut tokio, mut by_time) = (Vec::new(), Vec::new(), Vec::new(), Counts::default());
         for _ in 0..args.choose(1, 5) {
             let (instructions, counts) = each("stipend", operation);
             ours.push(instructions);
             by_time = counts;
+            grouped.push(each(IN_ONE_GROUP, operation).0);
             tokio.push(each("tokio", operation).0);
         }
         let row = Row::new("instructions", operation, "instructions_per_op", ours).workers(1);
-        let row = row.peer("tokio", tokio).over_best_peer();
+        let row = row.peer("tokio", tokio).over_best_peer().extra("one_group", median(&grouped));
         report.add(row.extra("clock_reads", by_time.clock_reads).extra("reactor_checks", by_time.reactor_checks));
     }
     report.finish();

@@ -8,7 +8,11 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures::task::AtomicWaker;
+use stipend::{Group, task};
 use stipend_benches::child::Role;
+
+/// Ours, with all tasks in one group.
+pub(crate) const IN_ONE_GROUP: &str = "stipend-group";
 
 pub(crate) const NAMES: [&str; 3] = ["yield", "spawn", "wake"];
 
@@ -35,9 +39,9 @@ impl Counts {
 }
 
 fn child(arguments: &[String]) {
-    let [runtime, operation, times] = arguments else { return eprintln!("which runtime, what, how often?") };
+    let [runtime_name, operation, times] = arguments else { return eprintln!("which runtime, what, how often?") };
     let times: u64 = times.parse().expect("a number");
-    match runtime.as_str() {
+    match runtime_name.as_str() {
         "tokio" => {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
             let runtime = runtime.expect("a runtime can be built");
@@ -46,7 +50,16 @@ fn child(arguments: &[String]) {
         _ => {
             let builder = stipend::Runtime::builder().worker_threads(1).tick_period(Duration::from_secs(1));
             let runtime = builder.clock(stipend::ClockSource::Guard).build().expect("a runtime can be built");
-            run(Stipend, operation, times, |future| drop(runtime.spawn(future)));
+            // All that the first one spawns is in its group.
+            let group =
+                (runtime_name == IN_ONE_GROUP).then(|| Group::builder("all").build().expect("a group can be made"));
+            run(Stipend, operation, times, |future| match &group {
+                None => drop(runtime.spawn(future)),
+                Some(group) => {
+                    let task = task::Builder::new().group(group).spawn_on(runtime.handle(), future);
+                    drop(task.expect("the runtime lives"));
+                }
+            });
             let (handle, meter) = (runtime.handle(), runtime.handle().meter());
             println!("{} {}", meter.metrics().clock_reads, handle.metrics().reactor_checks);
         }

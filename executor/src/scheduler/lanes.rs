@@ -28,14 +28,13 @@ use stipend_timers::GroupId;
 
 use super::queue::{Local, Remote};
 use super::shares::{Compared, PATH, Shares, VirtualTime};
-use super::table::Table;
+use super::table::{CurrentOf, Table};
 
 /// The worker's own side.
 pub(crate) struct Lanes<T> {
     shares: Arc<Shares>,
-    /// The lane of what has no group, and the top of the tree.
-    root: Node<T>,
-    nodes: Table<Node<T>>,
+    /// By group, and of those the one whose turn it is. What has no group is the top of the tree.
+    nodes: CurrentOf<Node<T>>,
     current: Cell<GroupId>,
     /// Lanes that wait, of those there may be some whose tasks were all stolen.
     listed: Cell<usize>,
@@ -87,8 +86,7 @@ impl<T> Lanes<T> {
         let remote = Arc::new(RemoteLanes::new(root.queue.remote()));
         Self {
             shares,
-            root,
-            nodes: Table::new(),
+            nodes: CurrentOf::new(GroupId::NONE, root),
             current: Cell::new(GroupId::NONE),
             listed: Cell::new(0),
             entered: Cell::new(0),
@@ -133,7 +131,7 @@ impl<T> Lanes<T> {
 
     /// The queue into which a batch of what belongs to a group goes; then call [`filled`](Self::filled).
     pub(crate) fn queue_to_fill(&self, group: GroupId) -> &Local<T> {
-        &self.node_or_make(group).queue
+        &self.node(group).queue
     }
 
     /// Something was put into `queue_to_fill`.
@@ -193,23 +191,11 @@ impl<T> Lanes<T> {
 
     #[inline]
     fn current_queue(&self) -> &Local<T> {
-        &self.node(self.current.get()).queue
+        &self.nodes.current().queue
     }
 
-    #[inline]
     fn node(&self, id: GroupId) -> &Node<T> {
-        if id == GroupId::NONE {
-            return &self.root;
-        }
-        // Whoever asks was here before, or made it.
-        self.nodes.get(id).unwrap_or(&self.root)
-    }
-
-    fn node_or_make(&self, id: GroupId) -> &Node<T> {
-        if id == GroupId::NONE {
-            return &self.root;
-        }
-        self.nodes.get_or_make(id, || {
+        self.nodes.table().get_or_make(id, || {
             let node = Node::new();
             self.remote.add(id, node.queue.remote());
             node
@@ -218,7 +204,7 @@ impl<T> Lanes<T> {
 
     #[cold]
     fn push_waiting(&self, group: GroupId, item: T) {
-        self.node_or_make(group).queue.push(item);
+        self.node(group).queue.push(item);
         self.list(group);
     }
 
@@ -250,11 +236,7 @@ impl<T> Lanes<T> {
         let mut way = [GroupId::NONE; PATH];
         let (mut length, mut id) = (0, group);
         // The whole way first: should numbers come to other groups under our eyes, it must not lead in a circle.
-        while id != GroupId::NONE
-            && length < PATH
-            && !self.node_or_make(id).active.get()
-            && !way[..length].contains(&id)
-        {
+        while id != GroupId::NONE && length < PATH && !self.node(id).active.get() && !way[..length].contains(&id) {
             way[length] = id;
             length += 1;
             id = id.parent();
@@ -364,6 +346,7 @@ impl<T> Lanes<T> {
             id = level;
         }
         self.current.set(group);
+        self.nodes.turn_to(group);
         self.remote.serve(group);
     }
 

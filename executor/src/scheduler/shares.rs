@@ -26,7 +26,7 @@ use std::cmp::Ordering as Order;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use stipend_timers::{DEFAULT_WEIGHT, GroupId};
+use stipend_timers::{DEFAULT_WEIGHT, GroupId, GroupKey};
 
 use super::table::Table;
 use crate::sync::lock;
@@ -94,12 +94,20 @@ pub(crate) struct Shares {
     root: Share,
     /// Whether any task was ever spawned in a group.
     grouped: AtomicBool,
+    /// The serial of the group that was admitted last.
+    latest: AtomicU64,
     admitting: Mutex<()>,
 }
 
 impl Shares {
     pub(crate) fn new() -> Self {
-        Self { table: Table::new(), root: Share::default(), grouped: AtomicBool::new(false), admitting: Mutex::new(()) }
+        Self {
+            table: Table::new(),
+            root: Share::default(),
+            grouped: AtomicBool::new(false),
+            latest: AtomicU64::new(0),
+            admitting: Mutex::new(()),
+        }
     }
 
     /// Whether there was ever a task with a group. While there was none, nothing needs to be counted.
@@ -114,22 +122,28 @@ impl Shares {
     }
 
     /// To be called before a task of a living group is scheduled.
-    pub(crate) fn admit(&self, group: GroupId) {
-        let mut id = group;
-        while id != GroupId::NONE {
-            if self.share(id).serial.load(Ordering::Acquire) != id.serial() {
-                return self.begin(group);
-            }
-            id = id.parent();
+    #[inline]
+    pub(crate) fn admit(&self, group: GroupKey) {
+        if self.latest.load(Ordering::Acquire) != group.serial() {
+            self.admit_again(group);
+        }
+    }
+
+    /// The same for a group that is not the one that was admitted last.
+    #[inline(never)]
+    fn admit_again(&self, group: GroupKey) {
+        // What is above a living group is what it was when the group was admitted, and was admitted before it.
+        if self.share(group.id()).serial.load(Ordering::Acquire) != group.serial() {
+            self.begin(group);
         }
     }
 
     #[cold]
-    fn begin(&self, group: GroupId) {
+    fn begin(&self, group: GroupKey) {
         let _admitting = lock(&self.admitting);
         // From the top, as a child begins at its parent's floor, which is the root's or older than the child.
         let mut path = [GroupId::NONE; PATH];
-        for &id in path_to(group, &mut path) {
+        for &id in path_to(group.id(), &mut path) {
             let share = self.share(id);
             if id != GroupId::NONE && share.serial.load(Ordering::Relaxed) != id.serial() {
                 let floor = self.share(id.parent()).floor.load(Ordering::Relaxed);
@@ -140,6 +154,7 @@ impl Shares {
             }
         }
         self.grouped.store(true, Ordering::Relaxed);
+        self.latest.store(group.serial(), Ordering::Release);
     }
 
     /// Where a contender of `level` is: a child, or by the level's own number its own tasks.
@@ -262,7 +277,7 @@ mod tests {
         let (light, heavy) = (group(1), group(10_000));
         let shares = Shares::new();
         for group in [&light, &heavy] {
-            shares.admit(group.id());
+            shares.admit(group.id().key());
         }
         for _ in 0..1000 {
             shares.charge(light.id(), 1);
@@ -277,7 +292,7 @@ mod tests {
         let (away, busy) = (group(100), group(100));
         let shares = Shares::new();
         for group in [&away, &busy] {
-            shares.admit(group.id());
+            shares.admit(group.id().key());
         }
         shares.charge(busy.id(), 1_000_000_000);
         shares.serve(GroupId::NONE, busy.id());
@@ -298,7 +313,7 @@ mod tests {
         let (slow, busy) = (group(100), group(100));
         let shares = Shares::new();
         for group in [&slow, &busy] {
-            shares.admit(group.id());
+            shares.admit(group.id().key());
         }
         shares.enter(GroupId::NONE, slow.id());
         shares.charge(busy.id(), 50_000_000);
@@ -318,7 +333,7 @@ mod tests {
         let (a, b) = (group(1), group(1));
         let shares = Shares::new();
         for group in [&a, &b] {
-            shares.admit(group.id());
+            shares.admit(group.id().key());
         }
         // Turn after turn, past 2^64.
         for _ in 0..6000 {
@@ -338,7 +353,7 @@ mod tests {
     fn the_longest_turn_does_not_bring_its_group_out_of_order() {
         let light = group(1);
         let shares = Shares::new();
-        shares.admit(light.id());
+        shares.admit(light.id().key());
         let at = || shares.at(GroupId::NONE, light.id());
         for ns in [4 * 3600 * 1_000_000_000, u64::MAX] {
             let before = at();
@@ -358,14 +373,14 @@ mod tests {
         let heir = (0..1_000).find_map(|_| {
             let first = group(100);
             let id = first.id();
-            shares.admit(id);
+            shares.admit(id.key());
             shares.charge(id, 1_000_000_000);
             drop(first);
             // Numbers are handed out last in, first out, but another test may be faster.
             Some(group(100)).filter(|heir| heir.id() == id)
         });
         let heir = heir.expect("a group that has the number of the one before");
-        shares.admit(heir.id());
+        shares.admit(heir.id().key());
         assert_eq!(shares.at(GroupId::NONE, heir.id()), VirtualTime::default());
     }
 
@@ -375,7 +390,7 @@ mod tests {
         let (left, right) = (group(100), group(100));
         let child = Group::builder("child").parent(&left).build().unwrap();
         for group in [&child, &right] {
-            shares.admit(group.id());
+            shares.admit(group.id().key());
         }
         shares.charge(child.id(), 1_000);
         match shares.compare(child.id(), right.id()) {

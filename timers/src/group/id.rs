@@ -72,6 +72,12 @@ impl GroupId {
         self.params().map_or(0, |params| params.serial.load(Ordering::Acquire))
     }
 
+    /// The key of the group that has the number now.
+    #[must_use]
+    pub fn key(self) -> GroupKey {
+        GroupKey::known(self, self.serial())
+    }
+
     /// The group itself and the groups around it, outwards. None for [`NONE`](Self::NONE).
     pub(crate) fn chain(self) -> impl Iterator<Item = GroupId> + Clone + use<> {
         // Numbers that come to other groups under our eyes might lead in a circle.
@@ -138,6 +144,38 @@ impl GroupId {
 
     fn params(self) -> Option<&'static Params> {
         if self == Self::NONE { None } else { params(self.index()) }
+    }
+}
+
+/// A group for good: its number, and its serial, which no other group ever has.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct GroupKey {
+    id: GroupId,
+    serial: u64,
+}
+
+impl GroupKey {
+    /// The key of no group.
+    pub const NONE: Self = Self { id: GroupId::NONE, serial: 0 };
+
+    /// For whoever knows that the group lives, and its serial.
+    #[inline]
+    pub(crate) fn known(id: GroupId, serial: u64) -> Self {
+        Self { id, serial }
+    }
+
+    /// The group's number, which is another group's later.
+    #[inline]
+    #[must_use]
+    pub fn id(self) -> GroupId {
+        self.id
+    }
+
+    /// Greater than those of all groups made before.
+    #[inline]
+    #[must_use]
+    pub fn serial(self) -> u64 {
+        self.serial
     }
 }
 

@@ -24,7 +24,7 @@ mod shard;
 mod spare;
 
 pub use clock::GroupClock;
-pub use id::GroupId;
+pub use id::{GroupId, GroupKey};
 pub(crate) use shard::Shard;
 pub(crate) use spare::Spare;
 
