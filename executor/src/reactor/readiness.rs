@@ -5,7 +5,7 @@
 //! must survive: each report gives the side a new **epoch**, every attempt remembers the epoch it relied on,
 //! and clearing an older epoch does nothing.
 //!
-//! Reading and writing are two independent *sides*, each with a lock of its own that is held for a few
+//! Reading and writing are two independent *sides* behind one lock, as a report is mostly of both. It is held for a few
 //! instructions and never while a waker is cloned, woken or dropped. A report takes all waiters of its side; those
 //! who find nothing wait again. There are two kinds of them:
 //! * *shared*, behind `poll_read` and `poll_write`: one entry a task, left behind until the next report, because
@@ -15,7 +15,7 @@
 
 use std::io;
 use std::mem;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::Mutex;
 use std::task::{Context, Poll, Waker};
 
 use slab::Slab;
@@ -66,9 +66,21 @@ pub(super) struct Waiting {
 }
 
 #[derive(Debug)]
-pub(super) struct Readiness {
-    read: Mutex<Side>,
-    write: Mutex<Side>,
+pub(super) struct Readiness(Mutex<Sides>);
+
+#[derive(Debug)]
+struct Sides {
+    read: Side,
+    write: Side,
+}
+
+impl Sides {
+    fn side(&mut self, direction: Direction) -> &mut Side {
+        match direction {
+            Direction::Read => &mut self.read,
+            Direction::Write => &mut self.write,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -115,29 +127,23 @@ impl Side {
 impl Readiness {
     /// With `assumed`, the first attempt is made without waiting for a report.
     pub(super) fn new(assumed: bool) -> Self {
-        let side = || Mutex::new(Side { ready: assumed, ..Side::default() });
-        Self { read: side(), write: side() }
-    }
-
-    fn side(&self, direction: Direction) -> MutexGuard<'_, Side> {
-        let side = match direction {
-            Direction::Read => &self.read,
-            Direction::Write => &self.write,
-        };
-        lock(side)
+        let side = || Side { ready: assumed, ..Side::default() };
+        Self(Mutex::new(Sides { read: side(), write: side() }))
     }
 
     /// Ready if an attempt is worth making; otherwise the task waits as a shared waiter.
     pub(super) fn poll(&self, cx: &mut Context<'_>, direction: Direction) -> Poll<io::Result<Observed>> {
         {
-            let side = self.side(direction);
+            let mut sides = lock(&self.0);
+            let side = sides.side(direction);
             let state = side.state();
             if state.is_ready() || side.shared.iter().any(|waker| waker.will_wake(cx.waker())) {
                 return state;
             }
         }
         let waker = cx.waker().clone();
-        let mut side = self.side(direction);
+        let mut sides = lock(&self.0);
+        let side = sides.side(direction);
         let state = side.state();
         if state.is_pending() {
             side.shared.push(waker);
@@ -153,7 +159,8 @@ impl Readiness {
         waiting: &mut Option<Waiting>,
     ) -> Poll<io::Result<Observed>> {
         {
-            let mut side = self.side(direction);
+            let mut sides = lock(&self.0);
+            let side = sides.side(direction);
             let state = side.state();
             let known = waiting.as_ref().and_then(|waiting| side.owned(waiting));
             if state.is_ready() || known.is_some_and(|waker| waker.will_wake(cx.waker())) {
@@ -162,7 +169,8 @@ impl Readiness {
         }
         // Declared before the guard, so that what it holds in the end is dropped after it.
         let mut waker = cx.waker().clone();
-        let mut side = self.side(direction);
+        let mut sides = lock(&self.0);
+        let side = sides.side(direction);
         let state = side.state();
         if state.is_pending() {
             match waiting.as_ref().and_then(|waiting| side.owned(waiting)) {
@@ -178,15 +186,17 @@ impl Readiness {
 
     /// The owned waiter no longer waits.
     pub(super) fn forget(&self, direction: Direction, waiting: Waiting) {
-        let mut side = self.side(direction);
+        let mut sides = lock(&self.0);
+        let side = sides.side(direction);
         let waker = (waiting.epoch == side.epoch).then(|| side.owned.try_remove(waiting.key)).flatten();
-        drop(side);
+        drop(sides);
         drop(waker);
     }
 
     /// An attempt would have blocked: the side is not ready, unless a newer report says so.
     pub(super) fn clear(&self, direction: Direction, observed: Observed) {
-        let mut side = self.side(direction);
+        let mut sides = lock(&self.0);
+        let side = sides.side(direction);
         if side.epoch == observed.0 {
             side.ready = false;
             side.closed = false;
@@ -195,25 +205,28 @@ impl Readiness {
 
     /// An attempt got less than it asked for: the next one would block, unless the side is closed.
     pub(super) fn clear_drained(&self, direction: Direction, observed: Observed) {
-        let mut side = self.side(direction);
+        let mut sides = lock(&self.0);
+        let side = sides.side(direction);
         if side.epoch == observed.0 {
             side.ready = false;
         }
     }
 
     pub(super) fn report(&self, report: Report, wakers: &mut Wakers) {
+        let mut sides = lock(&self.0);
         if report.readable || report.read_closed {
-            self.side(Direction::Read).report(report.read_closed, wakers);
+            sides.read.report(report.read_closed, wakers);
         }
         if report.writable || report.write_closed {
-            self.side(Direction::Write).report(report.write_closed, wakers);
+            sides.write.report(report.write_closed, wakers);
         }
     }
 
     /// Every operation fails from now on.
     pub(super) fn shut_down(&self, wakers: &mut Wakers) {
+        let mut sides = lock(&self.0);
         for direction in [Direction::Read, Direction::Write] {
-            let mut side = self.side(direction);
+            let side = sides.side(direction);
             side.shut_down = true;
             side.release(wakers);
         }
@@ -275,7 +288,7 @@ mod tests {
             assert_pending!(reader.poll());
         }
         assert_pending!(writer.poll());
-        assert_eq!(readiness.side(Direction::Read).shared.len(), 2);
+        assert_eq!(lock(&readiness.0).read.shared.len(), 2);
         report(&readiness, READABLE);
         assert!(readers.iter().all(|reader| reader.is_woken()));
         assert!(!writer.is_woken());
@@ -289,9 +302,9 @@ mod tests {
         let mut waiting = None;
         assert_pending!(readiness.poll_owned(&mut cx, Direction::Read, &mut waiting));
         assert_pending!(readiness.poll_owned(&mut cx, Direction::Read, &mut waiting));
-        assert_eq!(readiness.side(Direction::Read).owned.len(), 1);
+        assert_eq!(lock(&readiness.0).read.owned.len(), 1);
         readiness.forget(Direction::Read, waiting.take().unwrap());
-        assert!(readiness.side(Direction::Read).owned.is_empty());
+        assert!(lock(&readiness.0).read.owned.is_empty());
     }
 
     #[test]
@@ -307,6 +320,6 @@ mod tests {
         let mut new = None;
         assert_pending!(readiness.poll_owned(&mut cx, Direction::Read, &mut new));
         readiness.forget(Direction::Read, old.take().unwrap());
-        assert_eq!(readiness.side(Direction::Read).owned.len(), 1);
+        assert_eq!(lock(&readiness.0).read.owned.len(), 1);
     }
 }

@@ -136,6 +136,10 @@ impl Timers {
 
     /// How long the driver may sleep: at most `limit`, and not past the earliest deadline.
     pub(super) fn before_sleep(&self, limit: Option<Duration>) -> Option<Duration> {
+        if limit == Some(Duration::ZERO) {
+            // It stays awake.
+            return limit;
+        }
         let now = self.nanos(Instant::now());
         let mut queue = self.queue();
         let next = queue.due.peek().map(|(&(deadline, _), _)| deadline);

@@ -16,7 +16,8 @@
 //!
 //! * In the queue of its group on this worker it waits for those before it. Of those that came later at most [`NEXT_IN_A_ROW`] for
 //!   each of them and for itself go first, the tasks that were woken last, and none once a turn is over: behind n others
-//!   for at most 4 n + 3 polls of its group.
+//!   for at most 4 n + 3 polls of its group. Where more than 256 wait in it, some that the reactor wakes go first, too: up to 480
+//!   polls, or 4 ms and a poll, for every 32 of those before it (see [`cohort`]).
 //! * In the injector, for at most [`CHECK_EVERY`] polls, or a turn and a poll, of some worker for each task before it.
 //! * A socket or timer that is ready is seen after a turn and a poll at the most, by some worker.
 //! * Its group waits for its turn as its weight says, and a turn is over at the first boundary after [`TURN_NS`].
@@ -35,6 +36,7 @@ use std::time::Duration;
 
 use stipend_timers::{GroupId, Lease, Stamp};
 
+use self::cohort::{CROWD, Cohort, RECENT_EVERY_NS};
 use super::context::{self, Role};
 use super::root::Root;
 use super::shared::{Peer, Ready, Shared};
@@ -67,11 +69,13 @@ pub(crate) struct Local {
     lanes: Lanes<Ready>,
     /// In the reactor: what it wakes is collected, and another is called once, afterwards, by [`Worker::run_task`].
     turning: Cell<bool>,
+    /// The same, and there is a crowd.
+    crowded: Cell<bool>,
 }
 
 impl Local {
     pub(super) fn new(shared: Arc<Shared>, index: usize, lanes: Lanes<Ready>) -> Self {
-        Self { shared, index, lanes, turning: Cell::new(false) }
+        Self { shared, index, lanes, turning: Cell::new(false), crowded: Cell::new(false) }
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -103,7 +107,11 @@ impl Local {
         let group = task.core().group();
         if self.turning.get() {
             // What the reactor wakes keeps its order. Another worker is called before the first of it is polled.
-            self.lanes.push(group, task);
+            if self.crowded.get() {
+                self.lanes.push_recent(group, task);
+            } else {
+                self.lanes.push(group, task);
+            }
         } else if group != self.lanes.current() {
             // It waits for its group's turn.
             self.lanes.push(group, task);
@@ -235,6 +243,8 @@ pub(super) struct Worker<'a> {
     unserved: Option<(usize, GroupId, u64)>,
     /// How many tasks were run from `Peer::next`, one after the other.
     in_a_row: u32,
+    /// Who goes first in a crowd.
+    cohort: Cohort,
     /// Counted among the searching.
     searching: bool,
     runs: u32,
@@ -257,6 +267,7 @@ impl<'a> Worker<'a> {
             compared_at: at,
             unserved: None,
             in_a_row: 0,
+            cohort: Cohort::none(at),
             searching: false,
             runs: 0,
             random: (local.index as u32).wrapping_mul(0x9e37_79b9) | 1,
@@ -322,13 +333,49 @@ impl<'a> Worker<'a> {
             return Some(task);
         }
         self.in_a_row = 0;
+        if !self.cohort.takes_from_queue()
+            && let Some(task) = self.next_recent()
+        {
+            return Some(task);
+        }
         if let Some(task) = self.local.lanes.pop_current().or_else(|| self.peer.next.take()) {
             return Some(task);
+        }
+        if self.local.lanes.has_recent() {
+            // Thieves have left nothing else.
+            self.end_cohort();
+            return self.local.lanes.pop_current();
         }
         if self.local.lanes.is_empty() || !self.next_turn() {
             return None;
         }
         self.local.lanes.pop_current()
+    }
+
+    /// The cohort has had its tasks of the queue: the first of what the reactor has woken since, while that goes before the rest.
+    #[cold]
+    fn next_recent(&mut self) -> Option<Ready> {
+        while self.cohort.goes_on(self.at) {
+            if let Some(task) = self.local.lanes.pop_recent() {
+                self.cohort.count_recent();
+                return Some(task);
+            }
+            if self.at.nanos_since(self.turned_at) < RECENT_EVERY_NS {
+                break;
+            }
+            self.look_at_reactor();
+            if !self.local.lanes.has_recent() {
+                break;
+            }
+        }
+        self.end_cohort();
+        None
+    }
+
+    fn end_cohort(&mut self) {
+        let lanes = &self.local.lanes;
+        lanes.put_recent_behind();
+        self.cohort = if lanes.is_crowded(CROWD) { Cohort::begin(self.at) } else { Cohort::none(self.at) };
     }
 
     #[inline]
@@ -397,11 +444,7 @@ impl<'a> Worker<'a> {
         self.runs = 0;
         let over = self.turn_is_over();
         if self.at.nanos_since(self.turned_at) >= REACTOR_EVERY_NS {
-            self.turn_without_waiting();
-            let before = self.at;
-            self.at = self.lease.charge_runtime(before);
-            self.turned_at = self.at;
-            self.turn.leave_out(before, self.at);
+            self.look_at_reactor();
         }
         if over {
             // The queue's first before the one that was woken last, which may have run for long.
@@ -422,6 +465,18 @@ impl<'a> Worker<'a> {
             }
         }
         None
+    }
+
+    /// Between tasks. It is the runtime's time.
+    fn look_at_reactor(&mut self) {
+        self.turn_without_waiting();
+        let before = self.at;
+        self.at = self.lease.charge_runtime(before);
+        self.turned_at = self.at;
+        self.turn.leave_out(before, self.at);
+        if self.local.lanes.has_recent() && !self.cohort.is_under_way() {
+            self.cohort = Cohort::begin(self.at);
+        }
     }
 
     /// Puts what was injected where it belongs.
@@ -478,6 +533,7 @@ impl<'a> Worker<'a> {
 
     fn turn(&self, driver: &mut Driver, timeout: Option<Duration>) {
         self.local.turning.set(true);
+        self.local.crowded.set(self.local.lanes.is_crowded(CROWD));
         // It wakes, and a waker may be anybody's. An error of the poll itself leaves nothing that a worker could do
         // better than to go on and come back.
         contain(|| driver.turn(timeout));
@@ -598,5 +654,6 @@ fn try_driver(shared: &Shared) -> Option<MutexGuard<'_, Driver>> {
     }
 }
 
+mod cohort;
 #[cfg(test)]
 mod tests;

@@ -7,16 +7,19 @@
 //!
 //! With one group, or none, there is one lane and no order: a push and a pop cost a comparison each beside the queue.
 //!
+//! The current lane has one more queue, of what lies apart: when to take from it is the worker's business.
+//!
 //! # Invariants
-//! * Whatever is in a lane can be taken by any worker ([`RemoteLanes`]): the current lane's queue is named by `current`, and each
-//!   other that may hold something has its bit in `waiting`.
+//! * Whatever is in a lane can be taken by any worker ([`RemoteLanes`]): the current lane's queue is named by `current`, what lies apart
+//!   is the current lane's, and each other that may hold something has its bit in `waiting`.
 //! * A contender (a group, or a group's own tasks) stands in its level's heap at most once, and does if it has something that waits
 //!   and is not on the way from the root to the current lane. Its key is at most its virtual time, which only grows; a key
 //!   that is behind is put right when it comes to the top.
 //! * A number may come to a group with another parent while it stands in a heap here or is on the way to the current lane. So a
 //!   group's level is the one that it had as it became active, and stays until it is not. What is above an active group is active.
 //! * What is in the lane of another group than its task's is run all the same, and counted with the task's group: a task goes to a
-//!   wrong lane only from an injector that is emptied by batches as the first group appears.
+//!   wrong lane only from an injector that is emptied by batches as the first group appears, or if a thief takes what lies apart
+//!   while the turn changes.
 
 use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
@@ -35,6 +38,8 @@ pub(crate) struct Lanes<T> {
     shares: Arc<Shares>,
     /// By group, and of those the one whose turn it is. What has no group is the top of the tree.
     nodes: CurrentOf<Node<T>>,
+    /// Of the current lane, too, and taken from when the worker decides: see [`push_recent`](Self::push_recent).
+    recent: Local<T>,
     current: Cell<GroupId>,
     /// Lanes that wait, of those there may be some whose tasks were all stolen.
     listed: Cell<usize>,
@@ -83,10 +88,12 @@ impl<T> Lanes<T> {
     pub(crate) fn new(shares: Arc<Shares>) -> Self {
         let root = Node::new();
         root.on_the_way.set(true);
-        let remote = Arc::new(RemoteLanes::new(root.queue.remote()));
+        let recent = Local::new();
+        let remote = Arc::new(RemoteLanes::new(root.queue.remote(), recent.remote()));
         Self {
             shares,
             nodes: CurrentOf::new(GroupId::NONE, root),
+            recent,
             current: Cell::new(GroupId::NONE),
             listed: Cell::new(0),
             entered: Cell::new(0),
@@ -111,7 +118,7 @@ impl<T> Lanes<T> {
     /// Whether there is nothing, as far as is known: thieves may take some.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.listed.get() == 0 && self.current_queue().is_empty()
+        self.listed.get() == 0 && self.is_current_empty()
     }
 
     #[inline]
@@ -123,7 +130,37 @@ impl<T> Lanes<T> {
         }
     }
 
-    /// The first of the lane whose turn it is.
+    /// Whether more than so many wait in the current lane's queue.
+    pub(crate) fn is_crowded(&self, crowd: usize) -> bool {
+        self.current_queue().len() > crowd
+    }
+
+    /// As [`push`](Self::push); but what belongs to the current lane lies apart from its queue, for [`pop_recent`](Self::pop_recent).
+    pub(crate) fn push_recent(&self, group: GroupId, item: T) {
+        if group == self.current.get() {
+            self.recent.push(item);
+        } else {
+            self.push_waiting(group, item);
+        }
+    }
+
+    /// The first of what lies apart.
+    pub(crate) fn pop_recent(&self) -> Option<T> {
+        self.recent.pop()
+    }
+
+    pub(crate) fn has_recent(&self) -> bool {
+        !self.recent.is_empty()
+    }
+
+    /// Puts what lies apart behind the rest of the current lane.
+    pub(crate) fn put_recent_behind(&self) {
+        while let Some(item) = self.recent.pop() {
+            self.current_queue().push(item);
+        }
+    }
+
+    /// The first of the queue of the lane whose turn it is.
     #[inline]
     pub(crate) fn pop_current(&self) -> Option<T> {
         self.current_queue().pop()
@@ -154,7 +191,7 @@ impl<T> Lanes<T> {
     pub(crate) fn next_turn(&self) -> bool {
         let group = self.current.get();
         if self.listed.get() == 0 {
-            return !self.current_queue().is_empty();
+            return !self.is_current_empty();
         }
         self.leave(group);
         match self.pick(GroupId::NONE) {
@@ -187,6 +224,10 @@ impl<T> Lanes<T> {
         if self.shares.are_used() {
             self.take_turn(self.current.get());
         }
+    }
+
+    fn is_current_empty(&self) -> bool {
+        self.current_queue().is_empty() && self.recent.is_empty()
     }
 
     #[inline]
@@ -276,6 +317,7 @@ impl<T> Lanes<T> {
 
     /// The current lane is current no more: it and those above it wait, if they have anything.
     fn leave(&self, group: GroupId) {
+        self.put_recent_behind();
         let node = self.node(group);
         if !node.own_listed.get() {
             if node.queue.is_empty() {
@@ -365,6 +407,8 @@ impl<T> Lanes<T> {
 /// Everybody's side of a worker's lanes.
 pub(crate) struct RemoteLanes<T> {
     root: Remote<T>,
+    /// Of the current lane.
+    recent: Remote<T>,
     queues: Table<Remote<T>>,
     /// The current lane's number.
     current: AtomicUsize,
@@ -377,9 +421,10 @@ pub(crate) struct RemoteLanes<T> {
 }
 
 impl<T> RemoteLanes<T> {
-    fn new(root: Remote<T>) -> Self {
+    fn new(root: Remote<T>, recent: Remote<T>) -> Self {
         Self {
             root,
+            recent,
             queues: Table::new(),
             current: AtomicUsize::new(0),
             turns: AtomicU64::new(0),
@@ -391,7 +436,7 @@ impl<T> RemoteLanes<T> {
     /// Whether there is anything to take.
     #[inline]
     pub(crate) fn has_work(&self) -> bool {
-        !self.root.is_empty() || self.has_other_work()
+        !self.root.is_empty() || !self.recent.is_empty() || self.has_other_work()
     }
 
     #[inline]
@@ -403,6 +448,11 @@ impl<T> RemoteLanes<T> {
 
     fn queue(&self, id: GroupId) -> Option<&Remote<T>> {
         if id == GroupId::NONE { Some(&self.root) } else { self.queues.get(id) }
+    }
+
+    /// What a lane has, here.
+    fn queues_of(&self, id: GroupId) -> impl Iterator<Item = &Remote<T>> {
+        self.queue(id).into_iter().chain((self.current() == id).then_some(&self.recent))
     }
 
     /// The lane whose turn it is.
@@ -425,13 +475,13 @@ impl<T> RemoteLanes<T> {
         std::iter::once(self.current())
             .chain(std::iter::once(GroupId::NONE))
             .chain(marked)
-            .filter(|id| self.queue(*id).is_some_and(|queue| !queue.is_empty()))
+            .filter(|id| self.queues_of(*id).any(|queue| !queue.is_empty()))
     }
 
     /// The lane with something to take whose group has had least.
     pub(crate) fn most_lagging(&self, shares: &Shares) -> Option<GroupId> {
         if !shares.are_used() {
-            return (!self.root.is_empty()).then_some(GroupId::NONE);
+            return self.queues_of(GroupId::NONE).any(|queue| !queue.is_empty()).then_some(GroupId::NONE);
         }
         self.waiting_lanes().reduce(|first, other| match shares.compare(other, first) {
             Compared::Apart(other_at, first_at) if other_at < first_at => other,
@@ -441,7 +491,7 @@ impl<T> RemoteLanes<T> {
 
     /// Moves about half of a lane to the same lane of `to`, and pops one.
     pub(crate) fn steal_half(&self, id: GroupId, to: &Lanes<T>) -> Option<T> {
-        let item = self.queue(id)?.steal_half(to.queue_to_fill(id));
+        let item = self.queues_of(id).find_map(|queue| queue.steal_half(to.queue_to_fill(id)));
         to.filled(id);
         item
     }
