@@ -4,14 +4,17 @@
 mod common;
 mod polls;
 
+use std::future::poll_fn;
 use std::io::Write;
 use std::os::unix::net::UnixStream as StdUnixStream;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Poll;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use futures::AsyncReadExt;
+use futures::{AsyncRead, AsyncReadExt};
 use polls::{Bell, Name, Scene, between, play};
 use stipend::net::UnixStream;
 use stipend::runtime::Handle;
@@ -188,6 +191,82 @@ fn a_ready_socket_and_a_due_timer_are_seen_under_saturation() {
             // Then it stands in the queue, behind the tasks, the director and perhaps the other of the two.
             let bound = polls_of_a_turn(poll) + 1 + tasks + 2;
             assert!(waited <= bound, "{name:?}, {poll:?}: it waited for {waited} polls, {bound} are allowed");
+        }
+    }
+}
+
+/// Ready at each look at the reactor: a poll reads what the one before has written, and writes.
+fn echoes_to_itself(scene: &Scene, number: usize, poll: Duration) {
+    let (mut writer, reader) = StdUnixStream::pair().expect("a pair of sockets");
+    let (mut reader, own) = (UnixStream::from_std(reader).expect("the reactor takes it"), scene.clone());
+    let echoes = poll_fn(move |cx| {
+        while Pin::new(&mut reader).poll_read(cx, &mut [0]).map(|read| read.expect("it is written")).is_ready() {}
+        own.advance(poll);
+        if own.is_over() {
+            return Poll::Ready(());
+        }
+        writer.write_all(&[1]).expect("the socket takes it");
+        Poll::Pending
+    });
+    scene.spawn(("echo", number), echoes);
+}
+
+/// So many tasks that give way, with some that the reactor wakes: polls of each of the former, in all, and of each of the latter; and for
+/// how many polls one of the former waited at most.
+fn crowd(tasks: usize, echoes: usize, poll: Duration) -> (Vec<usize>, Vec<usize>, usize) {
+    let polls = play(|scene| async move {
+        (0..tasks).for_each(|number| scene.saturate(("task", number), None, poll));
+        (0..echoes).for_each(|number| echoes_to_itself(&scene, number, poll));
+        scene.until(|| scene.polls_of(("task", tasks - 1)) > 0 && scene.polls_of(("echo", echoes - 1)) > 0).await;
+        scene.note(READY);
+        scene.until(|| scene.polls_of(("task", 0)) >= 6).await;
+    });
+    let (mut of_tasks, mut of_echoes, mut longest) = (vec![0; tasks], vec![0; echoes], 0);
+    let mut latest = vec![0; tasks];
+    let begin = polls.iter().position(|name| *name == READY).expect("all have begun");
+    for (at, name) in polls[begin..].iter().enumerate() {
+        match *name {
+            ("task", number) => {
+                longest = longest.max(at - latest[number]);
+                latest[number] = at;
+                of_tasks[number] += 1;
+            }
+            ("echo", number) => of_echoes[number] += 1,
+            _ => {}
+        }
+    }
+    (of_tasks, of_echoes, longest)
+}
+
+#[test]
+fn with_256_or_fewer_in_the_queue_what_the_reactor_wakes_waits_its_turn() {
+    for poll in [us(1), us(30)] {
+        let (tasks, echoes, longest) = crowd(200, 40, poll);
+        let (least, most) = (tasks.iter().min().unwrap(), echoes.iter().max().unwrap());
+        assert!(
+            most - 1 <= *least,
+            "{poll:?}: {most} polls of one that the reactor wakes, {least} of one in the queue"
+        );
+        // The others, the director, and those whose turn came up before and after.
+        assert!(longest <= 200 + 2 * 40 + 2, "{poll:?}: one waited for {longest} polls");
+    }
+}
+
+#[test]
+fn in_a_crowd_15_that_the_reactor_wakes_go_first_for_each_of_the_queue_or_4_ms_for_32() {
+    let (queued, woken) = (400, 40);
+    for (poll, recent_of_32) in [(us(1), 32 * 15), (us(30), 4_000 / 30 + 1), (LONG, 1)] {
+        let (tasks, echoes, longest) = crowd(queued, woken, poll);
+        let (least, most) = (tasks.iter().min().unwrap(), tasks.iter().max().unwrap());
+        assert!(most - least <= 2, "{poll:?}: the queue is not served in order: {tasks:?}");
+        // In front of one: all others of the queue, by 32, and the woken ones that were left over and stand in it, too.
+        let before = queued + 2 * woken + 2;
+        // And one cohort was under way, of 64 at the most.
+        let bound = before + (before.div_ceil(32) + 2) * recent_of_32;
+        assert!(longest <= bound, "{poll:?}: one waited for {longest} polls, {bound} are allowed");
+        let (of_tasks, of_echoes) = (tasks.iter().sum::<usize>() / queued, echoes.iter().sum::<usize>() / woken);
+        if poll < LONG {
+            assert!(of_echoes > 3 * of_tasks, "{poll:?}: no cohort: {of_echoes} polls each, {of_tasks} of the queue's");
         }
     }
 }

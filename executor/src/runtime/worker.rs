@@ -16,8 +16,8 @@
 //!
 //! * In the queue of its group on this worker it waits for those before it. Of those that came later at most [`NEXT_IN_A_ROW`] for
 //!   each of them and for itself go first, the tasks that were woken last, and none once a turn is over: behind n others
-//!   for at most 4 n + 3 polls of its group. Where more than 256 wait in it, some that the reactor wakes go first, too: up to 480
-//!   polls, or 4 ms and a poll, for every 32 of those before it (see [`cohort`]).
+//!   for at most 4 n + 3 polls of its group. Where more than 256 wait in it, some that the reactor wakes go first, too: up to 15
+//!   for each of those before it, or 4 ms and a poll for every 32 of them (see [`cohort`]).
 //! * In the injector, for at most [`CHECK_EVERY`] polls, or a turn and a poll, of some worker for each task before it.
 //! * A socket or timer that is ready is seen after a turn and a poll at the most, by some worker.
 //! * Its group waits for its turn as its weight says, and a turn is over at the first boundary after [`TURN_NS`].
@@ -267,7 +267,7 @@ impl<'a> Worker<'a> {
             compared_at: at,
             unserved: None,
             in_a_row: 0,
-            cohort: Cohort::none(at),
+            cohort: Cohort::begin(0, at),
             searching: false,
             runs: 0,
             random: (local.index as u32).wrapping_mul(0x9e37_79b9) | 1,
@@ -333,7 +333,7 @@ impl<'a> Worker<'a> {
             return Some(task);
         }
         self.in_a_row = 0;
-        if !self.cohort.takes_from_queue()
+        if self.cohort.has_turned()
             && let Some(task) = self.next_recent()
         {
             return Some(task);
@@ -352,12 +352,15 @@ impl<'a> Worker<'a> {
         self.local.lanes.pop_current()
     }
 
-    /// The cohort has had its tasks of the queue: the first of what the reactor has woken since, while that goes before the rest.
+    /// The first of what the reactor has woken, while that goes before the rest of the queue.
     #[cold]
     fn next_recent(&mut self) -> Option<Ready> {
         while self.cohort.goes_on(self.at) {
             if let Some(task) = self.local.lanes.pop_recent() {
-                self.cohort.count_recent();
+                self.cohort.count();
+                if !self.cohort.has_turned() {
+                    self.end_cohort();
+                }
                 return Some(task);
             }
             if self.at.nanos_since(self.turned_at) < RECENT_EVERY_NS {
@@ -373,9 +376,8 @@ impl<'a> Worker<'a> {
     }
 
     fn end_cohort(&mut self) {
-        let lanes = &self.local.lanes;
-        lanes.put_recent_behind();
-        self.cohort = if lanes.is_crowded(CROWD) { Cohort::begin(self.at) } else { Cohort::none(self.at) };
+        self.local.lanes.put_recent_behind();
+        self.cohort = Cohort::begin(self.counters().runs.get(), self.at);
     }
 
     #[inline]
@@ -446,6 +448,9 @@ impl<'a> Worker<'a> {
         if self.at.nanos_since(self.turned_at) >= REACTOR_EVERY_NS {
             self.look_at_reactor();
         }
+        if self.local.lanes.has_recent() {
+            self.cohort.may_turn(self.counters().runs.get(), self.at);
+        }
         if over {
             // The queue's first before the one that was woken last, which may have run for long.
             self.in_a_row = NEXT_IN_A_ROW;
@@ -474,9 +479,6 @@ impl<'a> Worker<'a> {
         self.at = self.lease.charge_runtime(before);
         self.turned_at = self.at;
         self.turn.leave_out(before, self.at);
-        if self.local.lanes.has_recent() && !self.cohort.is_under_way() {
-            self.cohort = Cohort::begin(self.at);
-        }
     }
 
     /// Puts what was injected where it belongs.
