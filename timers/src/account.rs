@@ -56,8 +56,8 @@ impl Account {
         Self { record: record::take() }
     }
 
-    /// A new account in the group of the account that runs on this thread, if it has one, and which group that is. It is a member of
-    /// the innermost [`Scope`](crate::Scope) that is around.
+    /// A new account in the group of the account that runs on this thread, if it has one, and that group's key, else
+    /// [`GroupKey::NONE`]. It is a member of the innermost [`Scope`](crate::Scope) that is around.
     ///
     /// # Panics
     /// If there are [`LIMIT`](Self::LIMIT) accounts.

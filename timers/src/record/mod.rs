@@ -1,4 +1,4 @@
-//! The type-stable record of an account, and the arena that records come from.
+//! The type-stable record of an account.
 //!
 //! A record never returns to the allocator: it is recycled under a new generation (the kernel's `SLAB_TYPESAFE_BY_RCU` idea).
 //! So the tick may follow a number it read a while ago and at worst finds another account there, which the generation tells
@@ -29,6 +29,16 @@ use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, fence};
 use crate::thread::ThreadSlot;
 use crate::timer_set::Timers;
 use crate::wake_queue::WakeQueue;
+
+#[cfg(not(loom))]
+mod arena;
+/// In a model every record is fresh: loom's types belong to one execution.
+#[cfg(loom)]
+mod fresh;
+#[cfg(loom)]
+use self::fresh as arena;
+
+pub(crate) use self::arena::{LIMIT, all, allocated, at, take};
 
 /// "No expiry", "no limit".
 pub(crate) const NEVER: u64 = u64::MAX;
@@ -481,160 +491,6 @@ impl Record {
         // Nobody has its new generation yet, so nothing is posted before somebody takes it.
         self.shared.wake.occupy();
         arena::give_back(self);
-    }
-}
-
-/// Records come in chunks of so many, so many chunks at most.
-const CHUNK: usize = 1024;
-const CHUNKS: usize = 65_536;
-pub(crate) const LIMIT: usize = CHUNK * CHUNKS;
-
-/// A record for a new owner, with one reference.
-pub(crate) fn take() -> &'static Record {
-    arena::take()
-}
-
-/// The record at an index that was read from a slot.
-pub(crate) fn at(index: u32) -> Option<&'static Record> {
-    arena::at(index)
-}
-
-/// Every record, in use or waiting for reuse. Takes no lock.
-pub(crate) fn all() -> impl Iterator<Item = &'static Record> {
-    arena::all()
-}
-
-/// How many records exist, in use or waiting for reuse.
-pub(crate) fn allocated() -> usize {
-    arena::allocated()
-}
-
-/// Records in chunks that are never freed, and those without an owner: a few at hand on each thread, the rest in one list under
-/// a lock, so that threads which make and end accounts rarely meet.
-#[cfg(not(loom))]
-mod arena {
-    use super::{CHUNK, CHUNKS, LIMIT, Record};
-    use std::cell::RefCell;
-    use std::sync::{Mutex, MutexGuard, OnceLock};
-
-    /// How many go between a thread and the list at a time; a thread holds twice as many at most.
-    const BATCH: usize = 32;
-
-    static TABLE: [OnceLock<&'static [Record]>; CHUNKS] = [const { OnceLock::new() }; CHUNKS];
-    static FREE: Mutex<Free> = Mutex::new(Free { list: Vec::new(), chunks: 0 });
-
-    struct Free {
-        list: Vec<&'static Record>,
-        chunks: usize,
-    }
-
-    fn free() -> MutexGuard<'static, Free> {
-        crate::sync::lock(&FREE)
-    }
-
-    impl Free {
-        /// Moves a batch into `hand`, which is empty, making new records if there are none.
-        fn deal(&mut self, hand: &mut Vec<&'static Record>) {
-            if self.list.is_empty() {
-                let chunk = self.chunks;
-                assert!(chunk < CHUNKS, "more than {LIMIT} accounts at once");
-                self.chunks += 1;
-                let records: &'static [Record] =
-                    Box::leak((0..CHUNK).map(|i| Record::new((chunk * CHUNK + i) as u32)).collect());
-                let filled = TABLE[chunk].set(records);
-                debug_assert!(filled.is_ok(), "chunks are made under the lock, each once");
-                self.list.extend(records.iter().rev());
-            }
-            let keep = self.list.len().saturating_sub(BATCH);
-            hand.extend(self.list.drain(keep..));
-        }
-    }
-
-    /// What a thread has at hand; given back when it ends.
-    struct Hand(Vec<&'static Record>);
-
-    impl Drop for Hand {
-        fn drop(&mut self) {
-            free().list.append(&mut self.0);
-        }
-    }
-
-    thread_local! {
-        static HAND: RefCell<Hand> = const { RefCell::new(Hand(Vec::new())) };
-    }
-
-    pub(super) fn take() -> &'static Record {
-        let at_hand = HAND.try_with(|hand| {
-            let hand = &mut hand.borrow_mut().0;
-            if hand.is_empty() {
-                free().deal(hand);
-            }
-            hand.pop()
-        });
-        at_hand.ok().flatten().unwrap_or_else(|| {
-            // A thread that is ending has no hand any more.
-            let mut batch = Vec::new();
-            let mut free = free();
-            free.deal(&mut batch);
-            let record = batch.pop().expect("a batch is never empty");
-            free.list.append(&mut batch);
-            record
-        })
-    }
-
-    pub(super) fn give_back(record: &'static Record) {
-        let kept = HAND.try_with(|hand| {
-            let hand = &mut hand.borrow_mut().0;
-            if hand.len() == 2 * BATCH {
-                free().list.extend(hand.drain(BATCH..));
-            }
-            hand.push(record);
-        });
-        if kept.is_err() {
-            free().list.push(record);
-        }
-    }
-
-    pub(super) fn at(index: u32) -> Option<&'static Record> {
-        TABLE.get(index as usize / CHUNK)?.get()?.get(index as usize % CHUNK)
-    }
-
-    pub(super) fn all() -> impl Iterator<Item = &'static Record> {
-        TABLE.iter().map_while(|chunk| chunk.get()).flat_map(|records| records.iter())
-    }
-
-    pub(super) fn allocated() -> usize {
-        free().chunks * CHUNK
-    }
-}
-
-/// In a model every record is fresh: loom's types belong to one execution. One that was given back can still be looked at.
-#[cfg(loom)]
-mod arena {
-    use super::Record;
-    use std::cell::RefCell;
-
-    thread_local! {
-        /// Of all executions of a model: its threads are coroutines of one thread.
-        static RECORDS: RefCell<Vec<&'static Record>> = const { RefCell::new(Vec::new()) };
-    }
-
-    pub(super) fn take() -> &'static Record {
-        RECORDS.with_borrow_mut(|records| {
-            let record: &'static Record = Box::leak(Box::new(Record::new(records.len() as u32)));
-            records.push(record);
-            record
-        })
-    }
-    pub(super) fn allocated() -> usize {
-        0
-    }
-    pub(super) fn all() -> impl Iterator<Item = &'static Record> {
-        std::iter::empty()
-    }
-    pub(super) fn give_back(_record: &'static Record) {}
-    pub(super) fn at(index: u32) -> Option<&'static Record> {
-        RECORDS.with_borrow(|records| records.get(index as usize).copied())
     }
 }
 
