@@ -128,9 +128,15 @@ impl Local {
         }
     }
 
+    /// As [`Peer::has_work`], and from this side it takes no fence.
+    #[inline]
+    fn has_work(&self) -> bool {
+        !self.peer().next.is_empty() || !self.lanes.is_empty()
+    }
+
     /// A task that woke itself: behind all others.
     pub(crate) fn push_back(&self, task: Ready) {
-        let others = !self.lanes.is_empty() || !self.peer().next.is_empty();
+        let others = self.has_work();
         self.lanes.push(task.core().group(), task);
         if others {
             self.call_for_help();
@@ -422,7 +428,7 @@ impl<'a> Worker<'a> {
         }
         // Before the poll: the poll may not end, and what else there is must find somebody.
         self.stop_searching();
-        if self.shared.idle.could_help() && self.peer.has_work() {
+        if self.shared.idle.could_help() && self.local.has_work() {
             self.shared.wake_one();
         }
         self.runs += 1;
