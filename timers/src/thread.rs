@@ -14,7 +14,7 @@ use crate::boundary::Run;
 use crate::clock::detector::{Detector, Keep};
 use crate::clock::thread_clock::ThreadClock;
 use crate::clock::{Clock, Stamp, os};
-use crate::group::{GroupId, Shard, Spare};
+use crate::group::{Shard, Spare};
 use crate::meter::{Inner, Meter};
 use crate::offload::{Offload, OffloadRun};
 use crate::slot::{FRAMES, Slot};
@@ -110,14 +110,6 @@ impl ThreadSlot {
                 manual_cpu_ns: AtomicU64::new(0),
             },
         }
-    }
-
-    /// Keeps a member's reference to its group in reserve. False: the thread, which holds the slot, does not poll, or keeps those of another
-    /// group.
-    #[inline]
-    pub(crate) fn keep_reference(&self, group: GroupId) -> bool {
-        // Whoever polls gives its reserve back in the end.
-        self.inbox.active.load(Ordering::Relaxed) != 0 && self.spare_group.put(group)
     }
 
     pub(crate) fn clock_source(&self) -> Clock {
@@ -256,6 +248,7 @@ impl Lease {
     /// The thread leaves idleness: it is going to poll. Starts the tick if it is off.
     #[inline]
     pub fn set_active(&self) {
+        self.slot.spare_group.open();
         self.slot.inbox.active.store(1, Ordering::Relaxed);
         // The fence inside `open` orders the store against the look at the gate.
         if self.meter.gate.open() {
@@ -266,7 +259,7 @@ impl Lease {
     /// The thread is about to wait: it polls nothing until [`set_active`](Self::set_active).
     #[inline]
     pub fn set_idle(&self) {
-        self.slot.spare_group.empty();
+        self.slot.spare_group.close();
         self.slot.inbox.active.store(0, Ordering::Release);
         self.meter.rest();
     }

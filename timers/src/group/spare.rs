@@ -5,87 +5,113 @@
 //! outlives its last member by no more than that.
 //!
 //! # Invariant
-//! `left` references are held for the group `of`, which lives while there are any; of no group, 0, there are none. Only the lease holder is
-//! here.
+//! The word is a group's number, in its upper half, and how many references to that group are held; the group lives while there are any.
+//! Of no group, 0, there are none. Only the lease holder is here.
 
 use super::{GroupId, GroupKey};
-use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering};
 
 /// So many are taken at once, and so many are left when there are too many.
-const BATCH: u32 = 64;
+const BATCH: u64 = 64;
+const MOST: u64 = 2 * BATCH;
+
+/// The word of a thread that does not poll.
+const CLOSED: u64 = u64::MAX;
 
 /// The reserve of one thread.
 #[derive(Debug)]
 pub(crate) struct Spare {
-    of: AtomicU32,
-    left: AtomicU32,
+    word: AtomicU64,
     /// The group's serial.
     serial: AtomicU64,
 }
 
+/// The word of a group of which there are none.
+#[inline]
+fn none_of(id: GroupId) -> u64 {
+    (id.index() as u64) << 32
+}
+
 impl Spare {
     pub(crate) fn new() -> Self {
-        Self { of: AtomicU32::new(0), left: AtomicU32::new(0), serial: AtomicU64::new(0) }
+        Self { word: AtomicU64::new(CLOSED), serial: AtomicU64::new(0) }
     }
 
     /// Takes a reference out, if there is one.
     #[inline]
     pub(crate) fn take(&self, id: GroupId) -> Option<GroupKey> {
-        let left = self.left.load(Ordering::Relaxed);
-        if self.of.load(Ordering::Relaxed) != id.index() as u32 || left == 0 {
+        let word = self.word.load(Ordering::Relaxed);
+        // Of another group it is far away, and of none of this one 0 - 1.
+        if word.wrapping_sub(none_of(id)).wrapping_sub(1) >= MOST {
             return None;
         }
-        self.left.store(left - 1, Ordering::Relaxed);
+        self.word.store(word - 1, Ordering::Relaxed);
         Some(GroupKey::known(id, self.serial.load(Ordering::Relaxed)))
     }
 
-    /// Puts a reference in, unless what is in there is of another group.
+    /// Puts a reference in, unless what is in there is of another group, or the thread does not poll.
     #[inline]
     pub(crate) fn put(&self, id: GroupId) -> bool {
-        let of = self.of.load(Ordering::Relaxed);
-        if of != id.index() as u32 {
-            if of != 0 {
-                return false;
-            }
-            self.be_of(id);
+        let word = self.word.load(Ordering::Relaxed);
+        if word.wrapping_sub(none_of(id)) < MOST {
+            self.word.store(word + 1, Ordering::Relaxed);
+            return true;
         }
-        let left = self.left.load(Ordering::Relaxed);
-        self.left.store(left + 1, Ordering::Relaxed);
-        if left >= 2 * BATCH {
-            self.left.store(left + 1 - BATCH, Ordering::Relaxed);
-            id.release_many(BATCH.into());
+        self.put_slowly(id, word)
+    }
+
+    #[cold]
+    fn put_slowly(&self, id: GroupId, word: u64) -> bool {
+        if word == none_of(id) + MOST {
+            self.word.store(none_of(id) + MOST + 1 - BATCH, Ordering::Relaxed);
+            id.release_many(BATCH);
+        } else if word == 0 {
+            self.be_of(id, 1);
+        } else {
+            return false;
         }
         true
     }
 
-    /// Fills it with references to a group that the caller has one to.
+    /// Fills it with references to a group that the caller has one to, if the thread polls.
     pub(crate) fn fill(&self, id: GroupId) {
-        self.empty();
-        id.retain_many(BATCH.into());
-        self.be_of(id);
-        self.left.store(BATCH, Ordering::Relaxed);
+        if self.word.load(Ordering::Relaxed) != CLOSED {
+            self.empty();
+            id.retain_many(BATCH);
+            self.be_of(id, BATCH);
+        }
     }
 
-    /// The caller has a reference.
-    #[cold]
-    fn be_of(&self, id: GroupId) {
-        self.of.store(id.index() as u32, Ordering::Relaxed);
+    fn be_of(&self, id: GroupId, left: u64) {
         self.serial.store(id.serial(), Ordering::Relaxed);
+        self.word.store(none_of(id) + left, Ordering::Relaxed);
     }
 
     /// Gives all back.
     #[inline]
     pub(crate) fn empty(&self) {
-        if self.of.load(Ordering::Relaxed) != 0 {
-            self.give_back();
+        if !matches!(self.word.load(Ordering::Relaxed), 0 | CLOSED) {
+            self.give_back(0);
         }
     }
 
-    #[cold]
-    fn give_back(&self) {
-        let id = GroupId::from_index(self.of.swap(0, Ordering::Relaxed));
-        let left = self.left.swap(0, Ordering::Relaxed);
-        id.release_many(left.into());
+    /// The thread polls.
+    pub(crate) fn open(&self) {
+        if self.word.load(Ordering::Relaxed) == CLOSED {
+            self.word.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// The thread does not poll: gives all back.
+    pub(crate) fn close(&self) {
+        self.give_back(CLOSED);
+    }
+
+    fn give_back(&self, then: u64) {
+        let word = self.word.swap(then, Ordering::Relaxed);
+        if word != CLOSED {
+            GroupId::from_index((word >> 32) as u32).release_many(word & u64::from(u32::MAX));
+        }
     }
 }
 

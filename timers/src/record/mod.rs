@@ -483,7 +483,7 @@ impl Record {
         if !self.is_alone() {
             let group = self.group();
             self.own.charges.store(0, Ordering::Relaxed);
-            if !crate::thread::current().is_some_and(|current| current.slot.keep_reference(group)) {
+            if !crate::thread::current().is_some_and(|current| current.slot.spare_group.put(group)) {
                 group.release();
             }
         }
