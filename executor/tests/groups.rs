@@ -333,3 +333,32 @@ fn a_number_that_comes_to_a_group_with_another_parent_strands_nobody() {
         assert_eq!(of_p.await.unwrap(), 7);
     });
 }
+
+#[test]
+fn g12_a_group_outlives_scopes_that_were_in_none() {
+    let runtime = Runtime::builder().worker_threads(1).build().expect("a runtime");
+    let name: Arc<str> = Arc::from("tenant");
+    let (lives, group) = (Arc::downgrade(&name), Group::new(name).expect("a group"));
+    let main = runtime.spawn(async move {
+        for _ in 0..3 {
+            stipend::Scope::with_limit(Duration::from_secs(3600)).run(async {}).await.expect("it does nothing");
+        }
+        let member = |yields| async move {
+            for _ in 0..yields {
+                yield_now().await;
+            }
+        };
+        let spawn = |yields| task::Builder::new().group(&group).spawn(member(yields)).expect("a task");
+        let long: Vec<_> = (0..3).map(|_| spawn(u32::MAX)).collect();
+        spawn(0).await.expect("it does nothing");
+        drop(group);
+        member(300).await;
+        // Whoever waits gives back what it has in reserve.
+        stipend::time::sleep(Duration::from_millis(1)).await;
+        assert!(lives.upgrade().is_some(), "it has members");
+        for task in long {
+            task.abort();
+        }
+    });
+    block_on(main).expect("it ends");
+}

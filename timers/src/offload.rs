@@ -66,6 +66,8 @@ pub struct OffloadRun<'a> {
 
 impl<'a> OffloadRun<'a> {
     pub(crate) fn begin(slot: &'static ThreadSlot, clock: Clock, offload: &'a Offload, at: Stamp) -> Self {
+        // A job may wait for long, and counts as polling meanwhile.
+        slot.spare_group.close();
         let depth = slot.shown.depth();
         let jobs = &slot.inbox.jobs;
         let job = jobs.load(Ordering::Relaxed).wrapping_add(1).max(1);

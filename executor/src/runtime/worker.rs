@@ -249,8 +249,10 @@ pub(super) struct Worker<'a> {
     unserved: Option<(usize, GroupId, u64)>,
     /// How many tasks were run from `Peer::next`, one after the other.
     in_a_row: u32,
-    /// Who goes first in a crowd.
+    /// Who goes first in a crowd, of the group whose turn it is.
     cohort: Cohort,
+    /// How many polls there were of the groups' queues.
+    queued: u64,
     /// Counted among the searching.
     searching: bool,
     runs: u32,
@@ -274,6 +276,7 @@ impl<'a> Worker<'a> {
             unserved: None,
             in_a_row: 0,
             cohort: Cohort::begin(0, at),
+            queued: 0,
             searching: false,
             runs: 0,
             random: (local.index as u32).wrapping_mul(0x9e37_79b9) | 1,
@@ -336,6 +339,9 @@ impl<'a> Worker<'a> {
             && let Some(task) = next.take()
         {
             self.in_a_row += 1;
+            if self.cohort.has_turned() {
+                self.count_recent();
+            }
             return Some(task);
         }
         self.in_a_row = 0;
@@ -344,7 +350,11 @@ impl<'a> Worker<'a> {
         {
             return Some(task);
         }
-        if let Some(task) = self.local.lanes.pop_current().or_else(|| self.peer.next.take()) {
+        if let Some(task) = self.local.lanes.pop_current() {
+            self.queued += 1;
+            return Some(task);
+        }
+        if let Some(task) = self.peer.next.take() {
             return Some(task);
         }
         if self.local.lanes.has_recent() {
@@ -363,10 +373,7 @@ impl<'a> Worker<'a> {
     fn next_recent(&mut self) -> Option<Ready> {
         while self.cohort.goes_on(self.at) {
             if let Some(task) = self.local.lanes.pop_recent() {
-                self.cohort.count();
-                if !self.cohort.has_turned() {
-                    self.end_cohort();
-                }
+                self.count_recent();
                 return Some(task);
             }
             if self.at.nanos_since(self.turned_at) < RECENT_EVERY_NS {
@@ -381,9 +388,17 @@ impl<'a> Worker<'a> {
         None
     }
 
+    /// One more was polled before the rest of the queue: one that the reactor has woken, or that such a one has.
+    fn count_recent(&mut self) {
+        self.cohort.count();
+        if !self.cohort.has_turned() {
+            self.end_cohort();
+        }
+    }
+
     fn end_cohort(&mut self) {
         self.local.lanes.put_recent_behind();
-        self.cohort = Cohort::begin(self.counters().runs.get(), self.at);
+        self.cohort = Cohort::begin(self.queued, self.at);
     }
 
     #[inline]
@@ -401,7 +416,12 @@ impl<'a> Worker<'a> {
     fn next_turn(&mut self) -> bool {
         self.keep_next_in_order();
         self.end_turn();
-        self.local.lanes.next_turn()
+        let before = self.local.lanes.current();
+        let found = self.local.lanes.next_turn();
+        if self.local.lanes.current() != before {
+            self.end_cohort();
+        }
+        found
     }
 
     /// What was to run next belongs to the group whose turn it was. If others wait it goes into the queue.
@@ -445,6 +465,7 @@ impl<'a> Worker<'a> {
         self.put_next_in_its_lane();
         self.end_turn();
         self.local.lanes.switch_to(group);
+        self.end_cohort();
     }
 
     /// Under load: what comes from outside must not wait for the own queue to run empty, nor one group for another.
@@ -455,7 +476,7 @@ impl<'a> Worker<'a> {
             self.look_at_reactor();
         }
         if self.local.lanes.has_recent() {
-            self.cohort.may_turn(self.counters().runs.get(), self.at);
+            self.cohort.may_turn(self.queued, self.at);
         }
         if over {
             // The queue's first before the one that was woken last, which may have run for long.

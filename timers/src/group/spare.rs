@@ -5,8 +5,9 @@
 //! outlives its last member by no more than that.
 //!
 //! # Invariant
-//! The word is a group's number, in its upper half, and how many references to that group are held; the group lives while there are any.
-//! Of no group, 0, there are none. Only the lease holder is here.
+//! The word is a group's number, in its upper half, and how many references to that group are held; the group lives while there are any,
+//! and the serial is its own. Of no group, 0, there are never any. Where there are none the number may be another group's by now.
+//! Only the lease holder is here.
 
 use super::{GroupId, GroupKey};
 use crate::sync::{AtomicU64, Ordering};
@@ -53,7 +54,7 @@ impl Spare {
     #[inline]
     pub(crate) fn put(&self, id: GroupId) -> bool {
         let word = self.word.load(Ordering::Relaxed);
-        if word.wrapping_sub(none_of(id)) < MOST {
+        if word.wrapping_sub(none_of(id)).wrapping_sub(1) < MOST - 1 {
             self.word.store(word + 1, Ordering::Relaxed);
             return true;
         }
@@ -62,10 +63,14 @@ impl Spare {
 
     #[cold]
     fn put_slowly(&self, id: GroupId, word: u64) -> bool {
+        if id == GroupId::NONE {
+            // A member of a scope that is in no group.
+            return false;
+        }
         if word == none_of(id) + MOST {
             self.word.store(none_of(id) + MOST + 1 - BATCH, Ordering::Relaxed);
             id.release_many(BATCH);
-        } else if word == 0 {
+        } else if word as u32 == 0 {
             self.be_of(id, 1);
         } else {
             return false;
@@ -164,5 +169,60 @@ mod tests {
             assert!(!lives(id, serial));
         }
         lease.set_idle();
+    }
+
+    #[test]
+    fn g12_scopes_without_a_group_put_no_references() {
+        let meter = Meter::builder().build().unwrap();
+        let lease = meter.attach();
+        lease.set_active();
+        for _ in 0..3 {
+            drop(crate::Scope::with_limit(std::time::Duration::from_secs(1)));
+        }
+        let (member, id, serial) = last_member();
+        let others: Vec<Account> = std::iter::repeat_with(Account::new).take(3).collect();
+        for other in &others {
+            other.set_group(&member.group().unwrap());
+        }
+        drop(member);
+        lease.charge_runtime(lease.stamp());
+        assert!(lives(id, serial), "the group has ended, and there are {} members", others.len());
+        drop(others);
+        lease.set_idle();
+        assert!(!lives(id, serial));
+    }
+
+    #[test]
+    fn a_reserve_that_was_used_up_does_not_remember_the_group_that_had_the_number_before() {
+        let meter = Meter::builder().build().unwrap();
+        let lease = meter.attach();
+        lease.set_active();
+        let found = (0..1_000).any(|_| {
+            lease.charge_runtime(lease.stamp());
+            let (maker, id, serial) = last_member();
+            let run = lease.begin(&maker, lease.stamp());
+            // One by a reference of its own, and with it come as many as a reserve has.
+            let children: Vec<_> = (0..=super::BATCH).map(|_| Account::inherit()).collect();
+            run.end();
+            assert!(children.iter().all(|(_, key)| (key.id(), key.serial()) == (id, serial)));
+            // They end elsewhere.
+            std::thread::spawn(move || drop((children, maker))).join().unwrap();
+            let heir = Group::new("heir").unwrap();
+            if heir.id() != id {
+                // Another test was faster.
+                return false;
+            }
+            let (one, other) = (Account::new(), Account::new());
+            one.set_group(&heir);
+            other.set_group(&heir);
+            drop(one);
+            let run = lease.begin(&other, lease.stamp());
+            let (_child, key) = Account::inherit();
+            run.end();
+            assert_eq!(key, heir.id().key(), "the key of a group that has ended");
+            true
+        });
+        lease.set_idle();
+        assert!(found, "no group had the number of the one before");
     }
 }

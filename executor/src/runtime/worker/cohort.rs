@@ -28,15 +28,15 @@ pub(super) const RECENT_EVERY_NS: u64 = 50_000;
 
 /// Where a worker is with its cohort.
 pub(super) struct Cohort {
-    /// How many polls of the worker there had been when it began.
+    /// How many polls of the queue there had been when it began.
     since: u64,
-    /// How many more of the reactor's go before the rest of the queue, and since when they do.
+    /// How many more go before the rest of the queue, and since when they do.
     left: u64,
     began: Stamp,
 }
 
 impl Cohort {
-    /// After so many polls of the worker.
+    /// After so many polls of the queue.
     pub(super) fn begin(polls: u64, at: Stamp) -> Self {
         Self { since: polls, left: 0, began: at }
     }
@@ -60,7 +60,7 @@ impl Cohort {
         self.left > 0 && at.nanos_since(self.began) < RECENT_NS
     }
 
-    /// One of them is polled.
+    /// One of them is polled, or one that was woken meanwhile and runs next.
     pub(super) fn count(&mut self) {
         self.left -= 1;
     }

@@ -117,3 +117,181 @@ fn what_lies_apart_in_a_crowd_can_be_taken_and_stays_with_its_group_when_the_tur
     shared.close();
     run_to_end(&local);
 }
+
+/// Crowds on a worker that is led by hand.
+#[cfg(unix)]
+mod crowds {
+    use std::io::Write;
+    use std::os::unix::net::UnixStream as StdUnixStream;
+    use std::pin::Pin;
+
+    use futures::AsyncRead;
+
+    use super::*;
+    use crate::net::UnixStream;
+    use crate::yield_now;
+
+    struct Stage {
+        shared: Arc<Shared>,
+        local: Rc<Local>,
+        handle: Handle,
+        manual: Arc<Manual>,
+        polled: Arc<Mutex<Vec<&'static str>>>,
+    }
+
+    impl Stage {
+        fn new() -> Self {
+            let manual = Arc::new(Manual::new());
+            let builder = Builder::new().meter(manual.meter().clone());
+            let (shared, lanes) = builder.share(1, true).expect("what a runtime consists of");
+            let lanes = lanes.into_iter().next().expect("one worker's");
+            let local = Rc::new(Local::new(Arc::clone(&shared), 0, lanes));
+            Self { handle: Handle::new(Arc::clone(&shared)), shared, local, manual, polled: Arc::default() }
+        }
+
+        fn spawn(&self, group: Option<&Group>, future: impl Future<Output = ()> + Send + 'static) {
+            let builder = group.map_or_else(task::Builder::new, |group| task::Builder::new().group(group));
+            drop(builder.spawn_on(&self.handle, future).expect("a task"));
+        }
+
+        /// What a poll does: it is noted, and takes so long.
+        fn poll(&self, name: &'static str, time: Duration) -> impl Fn() + Clone + Send + 'static {
+            let (polled, manual) = (Arc::clone(&self.polled), Arc::clone(&self.manual));
+            move || {
+                polled.lock().unwrap().push(name);
+                manual.advance(time);
+            }
+        }
+
+        /// One that gives way, after it has done something more.
+        fn gives_way(&self, group: Option<&Group>, poll: impl Fn() + Send + 'static) {
+            self.spawn(group, async move {
+                loop {
+                    poll();
+                    yield_now().await;
+                }
+            });
+        }
+
+        /// Ready at each look at the reactor.
+        fn echoes_to_itself(&self, group: Option<&Group>, time: Duration) {
+            let (mut writer, reader) = StdUnixStream::pair().expect("a pair of sockets");
+            let (mut reader, poll) = (UnixStream::from_std(reader).expect("a source"), self.poll("echo", time));
+            let echoes = move |cx: &mut Context<'_>| {
+                while Pin::new(&mut reader).poll_read(cx, &mut [0]).map(|read| read.expect("no error")).is_ready() {}
+                poll();
+                writer.write_all(&[1]).expect("the socket takes it");
+                Poll::Pending
+            };
+            self.spawn(group, std::future::poll_fn(echoes));
+        }
+
+        /// Leads a new worker.
+        fn lead(&self, lead: impl FnOnce(&mut Worker<'_>)) {
+            let _thread = AsWorker::begin(&self.local);
+            let lease = self.shared.meter().attach();
+            let mut worker = Worker::new(&self.local, &lease);
+            lead(&mut worker);
+            worker.stop();
+        }
+
+        /// How many polls of the queue's and of the reactor's there were since the last question.
+        fn polls(&self) -> (usize, usize) {
+            let polled = std::mem::take(&mut *self.polled.lock().unwrap());
+            let count = |name| polled.iter().filter(|polled| **polled == name).count();
+            (count("queue"), count("echo"))
+        }
+    }
+
+    impl Drop for Stage {
+        fn drop(&mut self) {
+            self.shared.close();
+            run_to_end(&self.local);
+        }
+    }
+
+    fn run(worker: &mut Worker<'_>, tasks: usize) {
+        for _ in 0..tasks {
+            let task = worker.find().expect("there are always some");
+            worker.run_task(task);
+        }
+    }
+
+    const US: Duration = Duration::from_micros(1);
+
+    #[test]
+    fn a_worker_does_not_begin_with_a_cohort() {
+        let (stage, poll) = (Stage::new(), 200 * US);
+        let entered = stage.handle.enter();
+        (0..400).for_each(|_| stage.gives_way(None, stage.poll("queue", poll)));
+        (0..40).for_each(|_| stage.echoes_to_itself(None, poll));
+        drop(entered);
+        stage.lead(|worker| run(worker, 2000));
+        stage.polls();
+        for _ in 0..200 {
+            stage.lead(|worker| run(worker, 20));
+        }
+        let (queue, echoes) = stage.polls();
+        assert!(echoes < queue / 2, "{queue} of the queue, {echoes} of the reactor's");
+    }
+
+    #[test]
+    fn what_one_group_polls_makes_no_cohort_of_anothers() {
+        let (stage, poll) = (Stage::new(), 200 * US);
+        let [short, crowded] = ["short", "crowded"].map(|name| Group::new(name).expect("a group"));
+        stage.lead(|worker| {
+            (0..400).for_each(|_| stage.gives_way(Some(&crowded), stage.poll("queue", poll)));
+            (0..40).for_each(|_| stage.echoes_to_itself(Some(&crowded), poll));
+            run(worker, 2000);
+            stage.polls();
+            for _ in 0..50 {
+                (0..64).for_each(|_| stage.spawn(Some(&short), async {}));
+                while worker.local.lanes.current() != short.id() {
+                    run(worker, 1);
+                }
+                run(worker, 64 + 20);
+            }
+        });
+        let (queue, echoes) = stage.polls();
+        assert!(echoes < queue / 2, "{queue} of the queue, {echoes} of the reactor's");
+    }
+
+    #[test]
+    fn what_runs_next_counts_with_the_cohort_and_not_with_the_queue() {
+        for poll in [US, 10 * US] {
+            let stage = Stage::new();
+            stage.lead(|worker| {
+                for _ in 0..400 {
+                    let (one, next, handle) =
+                        (stage.poll("queue", poll), stage.poll("next", poll), stage.handle.clone());
+                    // Three that run next, each spawned by the one before.
+                    stage.gives_way(None, move || {
+                        one();
+                        spawn_in_a_row(&handle, 3, next.clone());
+                    });
+                }
+                (0..40).for_each(|_| stage.echoes_to_itself(None, poll));
+                run(worker, 4000);
+                stage.polls();
+                run(worker, 40_000);
+            });
+            let (queue, echoes) = stage.polls();
+            assert!(echoes <= 15 * queue + 960, "{poll:?}: {queue} of the queue, {echoes} of the reactor's");
+            let for_32 = poll * (echoes * 32 / queue) as u32;
+            assert!(for_32 <= Duration::from_millis(5), "{poll:?}: {for_32:?} for 32 of the queue");
+        }
+    }
+
+    fn spawn_in_a_row(handle: &Handle, left: u32, poll: impl Fn() + Clone + Send + 'static) {
+        if left == 0 {
+            return;
+        }
+        let own = handle.clone();
+        let future = async move {
+            poll();
+            spawn_in_a_row(&own, left - 1, poll);
+        };
+        let future: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(future);
+        drop(task::Builder::new().spawn_on(handle, future).expect("a task"));
+    }
+}
