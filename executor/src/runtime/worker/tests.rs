@@ -257,29 +257,23 @@ mod crowds {
     }
 
     #[test]
-    fn what_runs_next_counts_with_the_cohort_and_not_with_the_queue() {
-        for poll in [US, 10 * US] {
-            let stage = Stage::new();
-            stage.lead(|worker| {
-                for _ in 0..400 {
-                    let (one, next, handle) =
-                        (stage.poll("queue", poll), stage.poll("next", poll), stage.handle.clone());
-                    // Three that run next, each spawned by the one before.
-                    stage.gives_way(None, move || {
-                        one();
-                        spawn_in_a_row(&handle, 3, next.clone());
-                    });
-                }
-                (0..40).for_each(|_| stage.echoes_to_itself(None, poll));
-                run(worker, 4000);
-                stage.polls();
-                run(worker, 40_000);
-            });
-            let (queue, echoes) = stage.polls();
-            assert!(echoes <= 15 * queue + 960, "{poll:?}: {queue} of the queue, {echoes} of the reactor's");
-            let for_32 = poll * (echoes * 32 / queue) as u32;
-            assert!(for_32 <= Duration::from_millis(5), "{poll:?}: {for_32:?} for 32 of the queue");
-        }
+    fn what_runs_next_is_not_the_queues_and_shortens_a_cohort() {
+        let stage = Stage::new();
+        stage.lead(|worker| {
+            let chain = || spawn_in_a_row(&stage.handle, NEXT_IN_A_ROW, stage.poll("next", US));
+            chain();
+            run(worker, NEXT_IN_A_ROW as usize);
+            assert_eq!((worker.queued, stage.polled.lock().unwrap().len()), (0, NEXT_IN_A_ROW as usize));
+            // A cohort's part that all but two are polled of.
+            worker.cohort.may_turn(32, worker.at);
+            (0..32 * 15 - 2).for_each(|_| worker.count_recent());
+            assert!(worker.cohort.has_turned());
+            worker.in_a_row = 0;
+            chain();
+            run(worker, 2);
+            assert!(!worker.cohort.has_turned());
+            run(worker, 1);
+        });
     }
 
     fn spawn_in_a_row(handle: &Handle, left: u32, poll: impl Fn() + Clone + Send + 'static) {
