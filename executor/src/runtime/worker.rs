@@ -251,8 +251,6 @@ pub(super) struct Worker<'a> {
     in_a_row: u32,
     /// Who goes first in a crowd, of the group whose turn it is.
     cohort: Cohort,
-    /// How many polls there were of the groups' queues.
-    queued: u64,
     /// Counted among the searching.
     searching: bool,
     runs: u32,
@@ -275,8 +273,7 @@ impl<'a> Worker<'a> {
             compared_at: at,
             unserved: None,
             in_a_row: 0,
-            cohort: Cohort::begin(0, at),
-            queued: 0,
+            cohort: Cohort::begin(at),
             searching: false,
             runs: 0,
             random: (local.index as u32).wrapping_mul(0x9e37_79b9) | 1,
@@ -351,7 +348,7 @@ impl<'a> Worker<'a> {
             return Some(task);
         }
         if let Some(task) = self.local.lanes.pop_current() {
-            self.queued += 1;
+            self.cohort.count_queued();
             return Some(task);
         }
         if let Some(task) = self.peer.next.take() {
@@ -390,7 +387,7 @@ impl<'a> Worker<'a> {
 
     /// One more was polled before the rest of the queue: one that the reactor has woken, or that such a one has.
     fn count_recent(&mut self) {
-        self.cohort.count();
+        self.cohort.count_recent();
         if !self.cohort.has_turned() {
             self.end_cohort();
         }
@@ -398,7 +395,7 @@ impl<'a> Worker<'a> {
 
     fn end_cohort(&mut self) {
         self.local.lanes.put_recent_behind();
-        self.cohort = Cohort::begin(self.queued, self.at);
+        self.cohort = Cohort::begin(self.at);
     }
 
     #[inline]
@@ -476,7 +473,7 @@ impl<'a> Worker<'a> {
             self.look_at_reactor();
         }
         if self.local.lanes.has_recent() {
-            self.cohort.may_turn(self.queued, self.at);
+            self.cohort.may_turn(self.at);
         }
         if over {
             // The queue's first before the one that was woken last, which may have run for long.

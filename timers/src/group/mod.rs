@@ -88,8 +88,8 @@ struct Node {
 
 /// A group of tasks, a tenant say: its clock is the sum of its members', live and ended. Clones are the same group.
 ///
-/// A task spawned by a member is a member too. A group lives as long as a handle or a member; a thread that makes members may keep it a
-/// little longer, until it next waits or makes members of another.
+/// A task spawned by a member is a member too. A group lives as long as a handle or a member; a thread that has made or ended
+/// members while it polled may keep it a little longer, until it next waits or makes members of another.
 ///
 /// ```
 /// use stipend_timers::Group;

@@ -113,7 +113,8 @@ impl Spare {
     }
 
     fn give_back(&self, then: u64) {
-        let word = self.word.swap(then, Ordering::Relaxed);
+        let word = self.word.load(Ordering::Relaxed);
+        self.word.store(then, Ordering::Relaxed);
         if word != CLOSED {
             GroupId::from_index((word >> 32) as u32).release_many(word & u64::from(u32::MAX));
         }

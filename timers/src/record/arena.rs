@@ -4,12 +4,11 @@
 use std::cell::RefCell;
 use std::sync::{Mutex, MutexGuard, OnceLock};
 
-use super::Record;
+use super::{LIMIT, Record};
 
 /// Records come in chunks of so many, so many chunks at most.
 const CHUNK: usize = 1024;
-const CHUNKS: usize = 65_536;
-pub(crate) const LIMIT: usize = CHUNK * CHUNKS;
+const CHUNKS: usize = LIMIT / CHUNK;
 
 /// How many go between a thread and the list at a time; a thread holds twice as many at most.
 const BATCH: usize = 32;

@@ -4,8 +4,6 @@ use std::cell::RefCell;
 
 use super::Record;
 
-pub(crate) const LIMIT: usize = 1 << 26;
-
 thread_local! {
     /// Of all executions of a model: its threads are coroutines of one thread.
     static RECORDS: RefCell<Vec<&'static Record>> = const { RefCell::new(Vec::new()) };

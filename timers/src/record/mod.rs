@@ -38,7 +38,10 @@ mod fresh;
 #[cfg(loom)]
 use self::fresh as arena;
 
-pub(crate) use self::arena::{LIMIT, all, allocated, at, take};
+pub(crate) use self::arena::{all, allocated, at, take};
+
+/// There can be so many records, and as many accounts at once.
+pub(crate) const LIMIT: usize = 1 << 26;
 
 /// "No expiry", "no limit".
 pub(crate) const NEVER: u64 = u64::MAX;

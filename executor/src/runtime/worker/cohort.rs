@@ -28,24 +28,33 @@ pub(super) const RECENT_EVERY_NS: u64 = 50_000;
 
 /// Where a worker is with its cohort.
 pub(super) struct Cohort {
-    /// How many polls of the queue there had been when it began.
-    since: u64,
+    /// How many of the queue were polled since it began.
+    polled: u64,
     /// How many more go before the rest of the queue, and since when they do.
     left: u64,
     began: Stamp,
 }
 
 impl Cohort {
-    /// After so many polls of the queue.
-    pub(super) fn begin(polls: u64, at: Stamp) -> Self {
-        Self { since: polls, left: 0, began: at }
+    pub(super) fn begin(at: Stamp) -> Self {
+        Self { polled: 0, left: 0, began: at }
+    }
+
+    /// One of the queue is polled.
+    #[inline]
+    pub(super) fn count_queued(&mut self) {
+        self.polled += 1;
+    }
+
+    #[cfg(all(test, unix))]
+    pub(super) fn queued(&self) -> u64 {
+        self.polled
     }
 
     /// There are some that the reactor has woken in a crowd. If the queue has had its part, it is their turn.
-    pub(super) fn may_turn(&mut self, polls: u64, at: Stamp) {
-        let polled = polls.saturating_sub(self.since).min(COHORT_AT_MOST);
-        if self.left == 0 && polled >= COHORT {
-            (self.left, self.began) = (RECENT * polled, at);
+    pub(super) fn may_turn(&mut self, at: Stamp) {
+        if self.left == 0 && self.polled >= COHORT {
+            (self.left, self.began) = (RECENT * self.polled.min(COHORT_AT_MOST), at);
         }
     }
 
@@ -61,7 +70,7 @@ impl Cohort {
     }
 
     /// One of them is polled, or one that was woken meanwhile and runs next.
-    pub(super) fn count(&mut self) {
+    pub(super) fn count_recent(&mut self) {
         self.left -= 1;
     }
 }

@@ -263,9 +263,10 @@ mod crowds {
             let chain = || spawn_in_a_row(&stage.handle, NEXT_IN_A_ROW, stage.poll("next", US));
             chain();
             run(worker, NEXT_IN_A_ROW as usize);
-            assert_eq!((worker.queued, stage.polled.lock().unwrap().len()), (0, NEXT_IN_A_ROW as usize));
+            assert_eq!((worker.cohort.queued(), stage.polled.lock().unwrap().len()), (0, NEXT_IN_A_ROW as usize));
             // A cohort's part that all but two are polled of.
-            worker.cohort.may_turn(32, worker.at);
+            (0..32).for_each(|_| worker.cohort.count_queued());
+            worker.cohort.may_turn(worker.at);
             (0..32 * 15 - 2).for_each(|_| worker.count_recent());
             assert!(worker.cohort.has_turned());
             worker.in_a_row = 0;
