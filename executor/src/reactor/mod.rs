@@ -5,7 +5,7 @@
 //! sleeps in the kernel until something happens and then wakes the tasks that waited for it.
 //!
 //! ```text
-//!   Io, Sleep ----> Reactor { sources, timers, gate } <---- Driver { mio::Poll }
+//!   Io, Sleep ----> Reactor { sources, timers, gate } <---- Driver { mio::Poll, alarm }
 //!        \                                                      |
 //!         +--- waker, kept with the source or timer ----> woken at the end of a turn
 //! ```
@@ -16,6 +16,7 @@
 //! * No lock is held while a waker is cloned, woken or dropped, and a waker that panics harms nobody else.
 //! * After [`shutdown`](Reactor::shutdown) nothing waits any more: operations fail and timers fire.
 
+mod alarm;
 mod gate;
 mod io;
 mod readiness;
@@ -32,6 +33,7 @@ use std::time::{Duration, Instant};
 use mio::event::Source;
 use mio::{Events, Interest, Poll, Registry, Token};
 
+use self::alarm::Alarm;
 use self::gate::Gate;
 use self::readiness::{Readiness, Report};
 use self::sources::Sources;
@@ -69,8 +71,13 @@ impl Reactor {
             sources: Sources::default(),
             timers: Timers::new(),
         });
-        let driver =
-            Driver { poll, events: Events::with_capacity(EVENTS), wakers: Wakers::default(), reactor: reactor.clone() };
+        let driver = Driver {
+            alarm: Alarm::new(poll.registry()),
+            poll,
+            events: Events::with_capacity(EVENTS),
+            wakers: Wakers::default(),
+            reactor: reactor.clone(),
+        };
         Ok((reactor, driver))
     }
 
@@ -141,6 +148,7 @@ impl fmt::Debug for Reactor {
 /// ever wake those who wait.
 pub(crate) struct Driver {
     poll: Poll,
+    alarm: Alarm,
     events: Events,
     wakers: Wakers,
     reactor: Arc<Reactor>,
@@ -156,7 +164,7 @@ impl Driver {
     /// What the system call that waits says, other than that it was interrupted. Due timers fire even then.
     pub(crate) fn turn(&mut self, timeout: Option<Duration>) -> Result<()> {
         let reactor = &*self.reactor;
-        let mut timeout = reactor.timers.before_sleep(timeout);
+        let mut timeout = reactor.timers.before_sleep(timeout, &mut self.alarm);
         if timeout != Some(Duration::ZERO) && !reactor.gate.try_sleep() {
             timeout = Some(Duration::ZERO);
         }
@@ -170,8 +178,14 @@ impl Driver {
         reactor.gate.awake();
 
         if polled.is_ok() {
-            let events = self.events.iter().filter(|event| event.token() != sources::WAKE);
-            let reports = events.map(|event| (event.token(), Report::from(event)));
+            let reports = self.events.iter().filter_map(|event| match event.token() {
+                sources::WAKE => None,
+                sources::ALARM => {
+                    self.alarm.has_rung();
+                    None
+                }
+                token => Some((token, Report::from(event))),
+            });
             reactor.sources.report(reports, &mut self.wakers);
         }
         while reactor.timers.fire(&mut self.wakers) {

@@ -20,6 +20,8 @@ const PLACE_MASK: usize = (1 << PLACE_BITS) - 1;
 
 /// The token of the reactor's own waker. Its place is never given to a source.
 pub(super) const WAKE: Token = Token(PLACE_MASK);
+/// The token of its alarm: the same place, another generation.
+pub(super) const ALARM: Token = Token(1 << PLACE_BITS | PLACE_MASK);
 
 #[derive(Debug, Default)]
 pub(super) struct Sources(Mutex<Table>);

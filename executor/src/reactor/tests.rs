@@ -75,9 +75,21 @@ fn a_wake_during_the_turn_ends_it() {
     }
 }
 
+/// With the system's alarm, if it has one, and with the wait's own timeout.
+fn with_and_without_an_alarm(test: impl Fn(Arc<Reactor>, Driver)) {
+    let (reactor, driver) = Reactor::new().unwrap();
+    test(reactor, driver);
+    let (reactor, mut driver) = Reactor::new().unwrap();
+    driver.alarm = Alarm::none();
+    test(reactor, driver);
+}
+
 #[test]
 fn an_earlier_timer_ends_the_sleep_for_a_later_one() {
-    let (reactor, mut driver) = Reactor::new().unwrap();
+    with_and_without_an_alarm(an_earlier_timer_ends_the_sleep);
+}
+
+fn an_earlier_timer_ends_the_sleep(reactor: Arc<Reactor>, mut driver: Driver) {
     let count = Arc::new(Count::default());
     let waker = Waker::from(count.clone());
     let _late = reactor.insert_timer(now_and(LONG), &noop_waker()).unwrap();
@@ -98,7 +110,10 @@ fn an_earlier_timer_ends_the_sleep_for_a_later_one() {
 
 #[test]
 fn a_timer_never_fires_early() {
-    let (reactor, mut driver) = Reactor::new().unwrap();
+    with_and_without_an_alarm(never_early);
+}
+
+fn never_early(reactor: Arc<Reactor>, mut driver: Driver) {
     for micros in [1, 10, 400, 999, 1000, 1001, 1500, 2700] {
         let count = Arc::new(Count::default());
         let deadline = now_and(Duration::from_micros(micros));
@@ -117,6 +132,57 @@ fn a_turn_with_zero_timeout_does_not_wait() {
     let start = Instant::now();
     driver.turn(Some(Duration::ZERO)).unwrap();
     assert!(start.elapsed() < LONG / 2);
+}
+
+#[test]
+fn a_timer_that_falls_due_at_once_or_never_does_not_stop_the_others() {
+    with_and_without_an_alarm(|reactor, mut driver| {
+        let count = Arc::new(Count::default());
+        let waker = Waker::from(count.clone());
+        // Further away than the kernel's timers and `Instant` count.
+        let mut never = Instant::now();
+        while let Some(later) = never.checked_add(Duration::from_secs(1 << 56)) {
+            never = later;
+        }
+        for deadline in [never, Instant::now(), now_and(Duration::from_millis(1)), now_and(200 * 365 * 24 * 60 * LONG)]
+        {
+            reactor.insert_timer(deadline, &waker).unwrap();
+        }
+        while count.get() < 2 {
+            driver.turn(None).unwrap();
+        }
+        reactor.wake();
+        driver.turn(None).unwrap();
+        assert_eq!(count.get(), 2);
+    });
+}
+
+#[cfg(all(target_os = "linux", not(stipend_portable)))]
+#[test]
+fn the_alarm_is_set_for_an_earlier_deadline_only_and_a_cancelled_one_costs_a_sleep() {
+    let (reactor, mut driver) = Reactor::new().unwrap();
+    let sleep = |driver: &mut Driver| {
+        reactor.wake();
+        driver.turn(None).unwrap();
+        driver.alarm.rings_at()
+    };
+    let never = sleep(&mut driver);
+    let [soon, later, earliest] = [now_and(LONG / 100), now_and(LONG), now_and(LONG / 200)];
+    let _later = reactor.insert_timer(later, &noop_waker()).unwrap();
+    let for_later = sleep(&mut driver);
+    let soon = reactor.insert_timer(soon, &noop_waker()).unwrap();
+    let for_soon = sleep(&mut driver);
+    assert!(for_soon < for_later && for_later < never);
+    reactor.remove_timer(soon);
+    assert_eq!(sleep(&mut driver), for_soon, "it is left as it was");
+    let earliest = reactor.insert_timer(earliest, &noop_waker()).unwrap();
+    let for_earliest = sleep(&mut driver);
+    assert!(for_earliest < for_soon);
+    reactor.remove_timer(earliest);
+    // For nothing: nothing is due.
+    driver.turn(None).unwrap();
+    assert_eq!(driver.alarm.rings_at(), never, "it has rung");
+    assert_eq!(sleep(&mut driver), for_later);
 }
 
 #[test]

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 use stipend_timers::heap::IndexedHeap;
 
+use super::alarm::Alarm;
 use super::wakers::Wakers;
 use crate::sync::lock;
 
@@ -25,7 +26,7 @@ use crate::sync::lock;
 const BATCH: usize = 256;
 
 /// Nanoseconds since the queue was made, saturating: `u64::MAX`, in 584 years, never comes.
-type Nanos = u64;
+pub(super) type Nanos = u64;
 
 /// A timer's place in its queue, valid until it is removed.
 #[derive(Debug)]
@@ -134,27 +135,25 @@ impl Timers {
         drop(timer);
     }
 
-    /// How long the driver may sleep: at most `limit`, and not past the earliest deadline.
-    pub(super) fn before_sleep(&self, limit: Option<Duration>) -> Option<Duration> {
+    /// How long the driver may sleep: at most `limit`, and not past the earliest deadline, unless the alarm, which this sets if need be,
+    /// ends the sleep by then.
+    pub(super) fn before_sleep(&self, limit: Option<Duration>, alarm: &mut Alarm) -> Option<Duration> {
         if limit == Some(Duration::ZERO) {
             // It stays awake.
             return limit;
         }
-        let now = self.nanos(Instant::now());
         let mut queue = self.queue();
-        let next = queue.due.peek().map(|(&(deadline, _), _)| deadline);
-        let until_next = next
-            .filter(|&deadline| deadline != Nanos::MAX)
-            .map(|deadline| Duration::from_nanos(deadline.saturating_sub(now)));
-        let sleep = match (limit, until_next) {
-            (Some(limit), Some(until_next)) => Some(limit.min(until_next)),
-            (limit, until_next) => limit.or(until_next),
-        };
-        queue.driver_sleeps_until = match sleep {
-            Some(sleep) => now.saturating_add(Nanos::try_from(sleep.as_nanos()).unwrap_or(Nanos::MAX)),
-            None => Nanos::MAX,
-        };
-        sleep
+        let next = queue.due.peek().map_or(Nanos::MAX, |(&(deadline, _), _)| deadline);
+        queue.driver_sleeps_until = next.min(alarm.rings_at());
+        drop(queue);
+        if next >= alarm.rings_at() {
+            return limit;
+        }
+        let until_next = Duration::from_nanos(next.saturating_sub(self.nanos(Instant::now())));
+        if !until_next.is_zero() && alarm.set(next, until_next) {
+            return limit;
+        }
+        Some(limit.map_or(until_next, |limit| limit.min(until_next)))
     }
 
     /// Takes the wakers of at most [`BATCH`] due timers. True if there may be more.
@@ -207,7 +206,7 @@ mod tests {
         let wakes = |inserted: Option<(TimerKey, bool)>| inserted.unwrap().1;
 
         assert!(!wakes(timers.insert(at(100), &waker)), "the driver is awake");
-        let sleep = timers.before_sleep(None).unwrap();
+        let sleep = timers.before_sleep(None, &mut Alarm::none()).unwrap();
         assert!(sleep <= Duration::from_secs(100) && sleep > Duration::from_secs(50));
         assert!(!wakes(timers.insert(at(200), &waker)));
         assert!(wakes(timers.insert(at(50), &waker)));
@@ -218,7 +217,7 @@ mod tests {
     #[test]
     fn without_timers_any_deadline_wakes_the_driver() {
         let timers = Timers::new();
-        assert_eq!(timers.before_sleep(None), None);
+        assert_eq!(timers.before_sleep(None, &mut Alarm::none()), None);
         let deadline = Instant::now() + Duration::from_secs(1_000_000);
         assert!(timers.insert(deadline, &noop_waker()).unwrap().1);
     }
@@ -227,9 +226,9 @@ mod tests {
     fn a_limit_bounds_the_sleep_and_not_the_timers() {
         let timers = Timers::new();
         let limit = Duration::from_secs(1);
-        assert_eq!(timers.before_sleep(Some(limit)), Some(limit));
+        assert_eq!(timers.before_sleep(Some(limit), &mut Alarm::none()), Some(limit));
         timers.insert(Instant::now() + Duration::from_secs(100), &noop_waker());
-        assert_eq!(timers.before_sleep(Some(limit)), Some(limit));
+        assert_eq!(timers.before_sleep(Some(limit), &mut Alarm::none()), Some(limit));
     }
 
     #[test]
