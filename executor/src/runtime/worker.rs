@@ -22,6 +22,11 @@
 //! * A socket or timer that is ready is seen after a turn and a poll at the most, by some worker.
 //! * Its group waits for its turn as its weight says, and a turn is over at the first boundary after [`TURN_NS`].
 //!
+//! # Before it sleeps
+//!
+//! A worker that has run dry and has the reactor may ask it a few times more, for 10 us at the most and if that has been worth its CPU
+//! time of late: see [`linger`].
+//!
 //! # What a stuck poll holds
 //!
 //! Nothing. While a task is polled its worker holds no lock and not the reactor, and everything in its queue can be
@@ -30,21 +35,19 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::rc::Rc;
-use std::sync::{Arc, MutexGuard, TryLockError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use stipend_timers::{GroupId, Lease, Stamp};
 
-use self::cohort::{CROWD, Cohort, RECENT_EVERY_NS};
+use self::cohort::{Cohort, RECENT_EVERY_NS};
+use self::linger::Linger;
 use super::context::{self, Role};
 use super::root::Root;
 use super::shared::{Peer, Ready, Shared};
-use crate::reactor::Driver;
-use crate::scheduler::idle::Place;
 use crate::scheduler::lanes::Lanes;
 use crate::scheduler::shares::Compared;
-use crate::task::{Metered, contain};
+use crate::task::Metered;
 
 /// After so many runs a worker looks at the injector and the reactor even if its own queue is never empty. A prime, so
 /// as not to beat with the tasks' own periods.
@@ -251,6 +254,8 @@ pub(super) struct Worker<'a> {
     in_a_row: u32,
     /// Who goes first in a crowd, of the group whose turn it is.
     cohort: Cohort,
+    /// Whether to look on before a sleep.
+    linger: Linger,
     /// Counted among the searching.
     searching: bool,
     runs: u32,
@@ -274,6 +279,7 @@ impl<'a> Worker<'a> {
             unserved: None,
             in_a_row: 0,
             cohort: Cohort::begin(at),
+            linger: Linger::default(),
             searching: false,
             runs: 0,
             random: (local.index as u32).wrapping_mul(0x9e37_79b9) | 1,
@@ -496,15 +502,6 @@ impl<'a> Worker<'a> {
         None
     }
 
-    /// Between tasks. It is the runtime's time.
-    fn look_at_reactor(&mut self) {
-        self.turn_without_waiting();
-        let before = self.at;
-        self.at = self.lease.charge_runtime(before);
-        self.turned_at = self.at;
-        self.turn.leave_out(before, self.at);
-    }
-
     /// Puts what was injected where it belongs.
     fn take_injected(&self) {
         for _ in 0..INJECTED_AT_ONCE {
@@ -538,32 +535,6 @@ impl<'a> Worker<'a> {
             self.counters().steals.add_one();
         }
         stolen
-    }
-
-    fn turn_without_waiting(&mut self) {
-        // If another holds the driver, it is being turned.
-        if let Some(mut driver) = try_driver(self.shared) {
-            self.counters().reactor_checks.add_one();
-            self.turn(&mut driver, Some(Duration::ZERO));
-            drop(driver);
-            self.offer_reactor();
-        }
-    }
-
-    /// This worker has given the reactor up.
-    fn offer_reactor(&self) {
-        if let Some(sleeper) = self.shared.idle.worker_for_reactor() {
-            self.shared.peers[sleeper].parker.notify();
-        }
-    }
-
-    fn turn(&self, driver: &mut Driver, timeout: Option<Duration>) {
-        self.local.turning.set(true);
-        self.local.crowded.set(self.local.lanes.is_crowded(CROWD));
-        // It wakes, and a waker may be anybody's. An error of the poll itself leaves nothing that a worker could do
-        // better than to go on and come back.
-        contain(|| driver.turn(timeout));
-        self.local.turning.set(false);
     }
 
     fn search(&mut self) -> Option<Ready> {
@@ -626,60 +597,10 @@ impl<'a> Worker<'a> {
             self.shared.wake_one();
         }
     }
-
-    /// Sleeps, in the reactor if nobody else does, until there may be something to do. Not at all if `must_not` says so once the
-    /// worker counts as asleep.
-    pub(super) fn sleep(&mut self, must_not: impl Fn() -> bool) {
-        self.local.lanes.suspend();
-        let mut driver = try_driver(self.shared);
-        let mut place = if driver.is_some() { Place::Reactor } else { Place::Parker };
-        let (mut woken, mut turned) = (false, false);
-        self.shared.idle.sleep(self.local.index, std::mem::take(&mut self.searching), place);
-        if driver.is_none() {
-            // Whoever had the reactor may have given it up just now: see `Idle::worker_for_reactor`.
-            driver = try_driver(self.shared);
-            if driver.is_some() {
-                place = Place::Reactor;
-                woken = !self.shared.idle.move_to_reactor(self.local.index);
-            }
-        }
-        // The look at every queue that `Idle` asks for. A notification that was sent meanwhile is not waited for: it
-        // stays with the parker or the reactor, and makes the next sleep there a short one.
-        if !woken && !self.shared.should_stop() && !must_not() && !self.shared.has_work() {
-            self.counters().parks.add_one();
-            self.lease.set_idle();
-            match &mut driver {
-                Some(driver) => {
-                    turned = true;
-                    self.turn(driver, None);
-                }
-                None => self.peer.parker.park(),
-            }
-            self.lease.set_active();
-        }
-        drop(driver);
-        // Whoever called us has counted us among the searching.
-        self.searching = !self.shared.idle.wake_up(self.local.index);
-        self.at = self.lease.charge_runtime(self.at);
-        self.turn = Turn::begin(self.at);
-        self.local.lanes.resume();
-        if turned {
-            self.turned_at = self.at;
-        } else if place == Place::Reactor {
-            self.offer_reactor();
-        }
-    }
-}
-
-/// The driver, if nobody has it.
-fn try_driver(shared: &Shared) -> Option<MutexGuard<'_, Driver>> {
-    match shared.driver.try_lock() {
-        Ok(driver) => Some(driver),
-        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-        Err(TryLockError::WouldBlock) => None,
-    }
 }
 
 mod cohort;
+mod linger;
+mod reactor;
 #[cfg(test)]
 mod tests;

@@ -106,6 +106,30 @@ fn two_pushes_to_two_workers_are_both_run() {
     });
 }
 
+/// A push that finds a searcher, which finds something of its own and never comes back: another worker runs what was pushed.
+#[test]
+fn a_searcher_that_gets_something_of_its_own_passes_on_what_it_was_relied_on_for() {
+    model(|| {
+        let world = World::new(2);
+        assert!(world.idle.try_search());
+        let busy = thread::spawn({
+            let world = world.clone();
+            move || {
+                if world.idle.leave_search() && world.queued.load(Ordering::Relaxed) > 0 {
+                    world.wake_one();
+                }
+            }
+        });
+        let worker = thread::spawn({
+            let world = world.clone();
+            move || world.work(1, 1)
+        });
+        world.push();
+        busy.join().unwrap();
+        worker.join().unwrap();
+    });
+}
+
 /// A notification that comes before the sleep ends it at once, and is used up by it.
 #[test]
 fn a_parker_keeps_a_notification() {

@@ -1,10 +1,12 @@
 //! A worker led by hand: nothing else runs its tasks, and the manual clock ends no turn.
 
 use std::sync::Mutex;
+use std::time::Duration;
 
 use stipend_timers::Group;
 use stipend_timers::test::Manual;
 
+use super::cohort::CROWD;
 use super::*;
 use crate::runtime::{Builder, Handle};
 use crate::task;
@@ -288,5 +290,110 @@ mod crowds {
         };
         let future: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(future);
         drop(task::Builder::new().spawn_on(handle, future).expect("a task"));
+    }
+}
+
+/// A worker that is led by hand looks on before it sleeps, beside another that sleeps.
+#[cfg(unix)]
+mod lingering {
+    use futures::AsyncReadExt;
+    use std::io::Write;
+    use std::os::unix::net::UnixStream as StdUnixStream;
+
+    use super::*;
+    use crate::net::UnixStream;
+    use crate::scheduler::idle::Place;
+
+    /// Leads the one, which knows that a sleep is dear, and counts among the searching or does not. Its task waits for a socket, whose
+    /// other end is given, too.
+    fn lead(searching: bool, lead: impl FnOnce(&mut Worker<'_>, &Handle, StdUnixStream)) {
+        let manual = Manual::new();
+        let builder = Builder::new().meter(manual.meter().clone());
+        let (shared, lanes) = builder.share(2, false).expect("what a runtime consists of");
+        let mut locals =
+            lanes.into_iter().enumerate().map(|(index, lanes)| Local::new(Arc::clone(&shared), index, lanes));
+        let (local, other) = (Rc::new(locals.next().unwrap()), Rc::new(locals.next().unwrap()));
+        let thread = AsWorker::begin(&local);
+        let lease = shared.meter().attach();
+        let mut worker = Worker::new(&local, &lease);
+        let handle = Handle::new(Arc::clone(&shared));
+        let (writer, reader) = StdUnixStream::pair().expect("a pair of sockets");
+        let mut reader = UnixStream::from_std(reader).expect("a source");
+        handle.spawn(async move { drop(reader.read(&mut [0]).await) });
+        let reads = worker.find().expect("it was spawned");
+        worker.run_task(reads);
+        assert!(worker.find().is_none() && worker.searching);
+
+        if !searching {
+            worker.stop_searching();
+        }
+        shared.idle.sleep(1, false, Place::Parker);
+        // On the manual clock it costs nothing to look on.
+        worker.linger.slept(1_000_000);
+        lead(&mut worker, &handle, writer);
+        assert!(worker.counters().parks.get() == 0 && worker.shared.driver.try_lock().is_ok());
+
+        worker.stop();
+        drop((lease, thread));
+        shared.idle.wake_up(1);
+        shared.close();
+        run_to_end(&local);
+        run_to_end(&other);
+    }
+
+    #[test]
+    fn it_sees_a_socket_and_calls_nobody() {
+        for searching in [true, false] {
+            lead(searching, |worker, _, mut socket| {
+                socket.write_all(&[1]).expect("the socket takes it");
+                worker.sleep(|| false);
+                let reads = worker.find().expect("the socket is ready");
+                worker.run_task(reads);
+                assert_eq!(worker.shared.idle.sleeping(), 1);
+            });
+        }
+    }
+
+    #[test]
+    fn it_takes_what_comes_from_outside() {
+        for searching in [true, false] {
+            lead(searching, |worker, handle, _socket| {
+                std::thread::scope(|scope| {
+                    scope.spawn(|| handle.spawn(async {}));
+                });
+                worker.sleep(|| false);
+                let injected = worker.find().expect("it was injected");
+                worker.run_task(injected);
+            });
+        }
+    }
+
+    #[test]
+    fn it_does_not_look_on_past_what_it_must_not_sleep_over() {
+        lead(true, |worker, _, _socket| {
+            worker.sleep(|| true);
+            assert!(worker.find().is_none());
+        });
+    }
+
+    #[test]
+    fn what_others_have_put_aside_for_a_searcher_is_passed_on_when_it_finds_something_of_its_own() {
+        lead(true, |worker, handle, mut socket| {
+            std::thread::scope(|scope| {
+                scope.spawn(|| handle.spawn(async {}));
+            });
+            let task = worker.shared.injector.pop().expect("it was injected");
+            assert_eq!(worker.shared.idle.sleeping(), 1, "nobody was called for it: somebody searches");
+            worker.shared.peers[1].next.put(task);
+            socket.write_all(&[1]).expect("the socket takes it");
+            worker.sleep(|| false);
+            assert_eq!(worker.shared.idle.sleeping(), 0);
+            // The one that was called finds it.
+            let task = worker.shared.peers[1].next.take().expect("it was put there");
+            worker.shared.idle.end_search();
+            worker.run_task(task);
+            let reads = worker.find().expect("the socket is ready");
+            worker.run_task(reads);
+        });
     }
 }

@@ -1,0 +1,154 @@
+//! The worker and the reactor: looking at it under load, and sleeping in it.
+
+use std::sync::{MutexGuard, TryLockError};
+use std::time::{Duration, Instant};
+
+use super::cohort::CROWD;
+use super::{Turn, Worker};
+use crate::reactor::Driver;
+use crate::runtime::shared::Shared;
+use crate::scheduler::idle::Place;
+use crate::task::contain;
+
+impl<'a> Worker<'a> {
+    /// Between tasks. It is the runtime's time.
+    pub(super) fn look_at_reactor(&mut self) {
+        self.turn_without_waiting();
+        let before = self.at;
+        self.at = self.lease.charge_runtime(before);
+        self.turned_at = self.at;
+        self.turn.leave_out(before, self.at);
+    }
+
+    fn turn_without_waiting(&mut self) {
+        // If another holds the driver, it is being turned.
+        if let Some(mut driver) = try_driver(self.shared) {
+            self.counters().reactor_checks.add_one();
+            self.turn(&mut driver, Some(Duration::ZERO));
+            drop(driver);
+            self.offer_reactor();
+        }
+    }
+
+    /// This worker has given the reactor up.
+    fn offer_reactor(&self) {
+        if let Some(sleeper) = self.shared.idle.worker_for_reactor() {
+            self.shared.peers[sleeper].parker.notify();
+        }
+    }
+
+    fn turn(&self, driver: &mut Driver, timeout: Option<Duration>) {
+        self.local.turning.set(true);
+        self.local.crowded.set(self.local.lanes.is_crowded(CROWD));
+        // It wakes, and a waker may be anybody's. An error of the poll itself leaves nothing that a worker could do
+        // better than to go on and come back.
+        contain(|| driver.turn(timeout));
+        self.local.turning.set(false);
+    }
+
+    /// Waits until there may be something to do: in the reactor if nobody else does. Not at all if `must_not` says so once the worker
+    /// counts as asleep.
+    pub(in crate::runtime) fn sleep(&mut self, must_not: impl Fn() -> bool) {
+        self.local.lanes.suspend();
+        let mut driver = try_driver(self.shared);
+        let lingered = driver.as_mut().is_some_and(|driver| self.linger(driver, &must_not));
+        let slept_in = if lingered { Some(Place::Reactor) } else { self.sleep_with(&mut driver, must_not) };
+        let offers = slept_in.is_none() && driver.is_some();
+        drop(driver);
+        let since = self.at;
+        self.at = self.lease.charge_runtime(since);
+        self.turn = Turn::begin(self.at);
+        self.local.lanes.resume();
+        if slept_in == Some(Place::Reactor) {
+            self.turned_at = self.at;
+            if !lingered {
+                self.linger.slept(self.at.nanos_since(since));
+            }
+        } else if offers {
+            self.offer_reactor();
+        }
+    }
+
+    /// Counts itself asleep, and sleeps if there is nothing to do. Says where it has slept.
+    fn sleep_with(
+        &mut self,
+        driver: &mut Option<MutexGuard<'a, Driver>>,
+        must_not: impl Fn() -> bool,
+    ) -> Option<Place> {
+        let place = if driver.is_some() { Place::Reactor } else { Place::Parker };
+        let mut woken = false;
+        self.shared.idle.sleep(self.local.index, std::mem::take(&mut self.searching), place);
+        if driver.is_none() {
+            // Whoever had the reactor may have given it up just now: see `Idle::worker_for_reactor`.
+            *driver = try_driver(self.shared);
+            woken = driver.is_some() && !self.shared.idle.move_to_reactor(self.local.index);
+        }
+        // The look at every queue that `Idle` asks for. A notification that was sent meanwhile is not waited for: it
+        // stays with the parker or the reactor, and makes the next sleep there a short one.
+        let mut slept_in = None;
+        if !woken && !self.shared.should_stop() && !must_not() && !self.shared.has_work() {
+            self.counters().parks.add_one();
+            self.lease.set_idle();
+            slept_in = match driver {
+                Some(driver) => {
+                    self.turn(driver, None);
+                    Some(Place::Reactor)
+                }
+                None => {
+                    self.peer.parker.park();
+                    Some(Place::Parker)
+                }
+            };
+            self.lease.set_active();
+        }
+        // Whoever called us has counted us among the searching.
+        self.searching = !self.shared.idle.wake_up(self.local.index);
+        slept_in
+    }
+
+    /// Looks on for a moment, if that is likely to be worth it (see [`linger`](super::linger)). True: there is something to do.
+    fn linger(&mut self, driver: &mut Driver, must_not: impl Fn() -> bool) -> bool {
+        let limit = self.linger.limit();
+        if limit.is_zero() {
+            return false;
+        }
+        let began = Instant::now();
+        let has_event = loop {
+            self.counters().reactor_checks.add_one();
+            self.turn(driver, Some(Duration::ZERO));
+            if !self.local.lanes.is_empty() {
+                self.leave_search();
+                break true;
+            }
+            if !self.shared.injector.is_empty() || must_not() {
+                break true;
+            }
+            if began.elapsed() >= limit {
+                break false;
+            }
+        };
+        let since = self.at;
+        self.at = self.lease.charge_runtime(since);
+        self.linger.lingered(self.at.nanos_since(since), has_event);
+        has_event
+    }
+
+    /// It has something to do that nobody was called for, so nobody is called in its place, but for what it would have found.
+    fn leave_search(&mut self) {
+        if std::mem::take(&mut self.searching)
+            && self.shared.idle.leave_search()
+            && self.shared.has_work_beside(self.local.index)
+        {
+            self.shared.wake_one();
+        }
+    }
+}
+
+/// The driver, if nobody has it.
+fn try_driver(shared: &Shared) -> Option<MutexGuard<'_, Driver>> {
+    match shared.driver.try_lock() {
+        Ok(driver) => Some(driver),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
+}
