@@ -37,6 +37,7 @@ use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use stipend_timers::{GroupId, Lease, Stamp};
 
@@ -62,6 +63,8 @@ const REACTOR_EVERY_NS: u64 = 25_000;
 const COMPARE_EVERY_NS: u64 = 1_000_000;
 /// A group of another worker's is helped if it is so many milliseconds of the default weight behind the own one.
 const HELP_BEHIND_MS: u64 = 1;
+/// In the middle of a poll another worker is called after this much wall time at the earliest: as long as it takes to come.
+const CALL_EVERY: Duration = Duration::from_micros(20);
 /// How many tasks are taken from the injector at once when they have to be put in order.
 const INJECTED_AT_ONCE: usize = 32;
 
@@ -74,11 +77,13 @@ pub(crate) struct Local {
     turning: Cell<bool>,
     /// The same, and there is a crowd.
     crowded: Cell<bool>,
+    /// When another worker was called in the middle of a poll.
+    called: Calls,
 }
 
 impl Local {
     pub(super) fn new(shared: Arc<Shared>, index: usize, lanes: Lanes<Ready>) -> Self {
-        Self { shared, index, lanes, turning: Cell::new(false), crowded: Cell::new(false) }
+        Self { shared, index, lanes, turning: Cell::new(false), crowded: Cell::new(false), called: Calls::default() }
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -103,9 +108,9 @@ impl Local {
     /// A task that was woken or spawned on this worker: it runs next, and what was to run next goes to the back of the queue. So
     /// two tasks that wake each other find their data in the cache. [`NEXT_IN_A_ROW`] keeps them from starving the queue.
     ///
-    /// Another worker is called only if there is more than this one: this worker comes to it as soon as the poll in progress
-    /// ends, mostly sooner than another could wake up, and with warm caches. If that poll goes on, the tick finds it overdue and
-    /// [`Shared::relieve`] calls another after all.
+    /// Another worker is called only if there is more than this one, and not too often (see [`Calls`]): this worker comes to it as soon as
+    /// the poll in progress ends, mostly sooner than another could wake up, and with warm caches. If that poll goes on, the tick finds
+    /// it overdue and [`Shared::relieve`] calls another after all.
     pub(crate) fn push(&self, task: Ready) {
         let group = task.core().group();
         if self.turning.get() {
@@ -147,9 +152,28 @@ impl Local {
     }
 
     fn call_for_help(&self) {
-        if self.shared.idle.could_help() {
+        if self.shared.idle.could_help() && self.called.may_call(Instant::now()) {
             self.shared.wake_one();
         }
+    }
+}
+
+/// Limits how often another worker is called in the middle of a poll: to call costs some microseconds, and one that comes, takes the only
+/// task there is, sleeps again and has to be called for the next one, costs more than it helps. (A task that spawns a thousand short
+/// ones was seen to take three times as long by that.) What waits for want of a call is not forgotten: the worker calls before its next
+/// poll, and the tick if this one goes on.
+#[derive(Debug, Default)]
+struct Calls {
+    latest: Cell<Option<Instant>>,
+}
+
+impl Calls {
+    fn may_call(&self, now: Instant) -> bool {
+        let may = self.latest.get().is_none_or(|latest| now.saturating_duration_since(latest) >= CALL_EVERY);
+        if may {
+            self.latest.set(Some(now));
+        }
+        may
     }
 }
 

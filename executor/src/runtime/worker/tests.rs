@@ -1,7 +1,6 @@
 //! A worker led by hand: nothing else runs its tasks, and the manual clock ends no turn.
 
 use std::sync::Mutex;
-use std::time::Duration;
 
 use stipend_timers::Group;
 use stipend_timers::test::Manual;
@@ -9,6 +8,7 @@ use stipend_timers::test::Manual;
 use super::cohort::CROWD;
 use super::*;
 use crate::runtime::{Builder, Handle};
+use crate::scheduler::idle::Place;
 use crate::task;
 
 #[test]
@@ -118,6 +118,51 @@ fn what_lies_apart_in_a_crowd_can_be_taken_and_stays_with_its_group_when_the_tur
     drop((lease, thread));
     shared.close();
     run_to_end(&local);
+}
+
+#[test]
+fn in_a_poll_nobody_is_called_twice_in_twenty_microseconds() {
+    let (calls, begin) = (Calls::default(), Instant::now());
+    let may_call = |us| calls.may_call(begin + Duration::from_micros(us));
+    assert!(may_call(5));
+    assert!((5..25).all(|us| !may_call(us)));
+    assert!(may_call(25) && !may_call(26) && !may_call(44) && may_call(100));
+    assert!(!may_call(90), "a clock that goes back");
+}
+
+/// Leads the first of two workers; the second is nobody's.
+fn lead_one_of_two(lead: impl FnOnce(&mut Worker<'_>, &Handle)) {
+    let manual = Manual::new();
+    let builder = Builder::new().meter(manual.meter().clone());
+    let (shared, lanes) = builder.share(2, false).expect("what a runtime consists of");
+    let locals = lanes.into_iter().enumerate().map(|(index, lanes)| Local::new(Arc::clone(&shared), index, lanes));
+    let locals: Vec<_> = locals.map(Rc::new).collect();
+    let thread = AsWorker::begin(&locals[0]);
+    let lease = shared.meter().attach();
+    let mut worker = Worker::new(&locals[0], &lease);
+    lead(&mut worker, &Handle::new(Arc::clone(&shared)));
+
+    worker.stop();
+    drop((lease, thread));
+    shared.idle.wake_up(1);
+    shared.close();
+    locals.iter().for_each(run_to_end);
+}
+
+#[test]
+fn a_poll_that_was_not_allowed_to_call_is_followed_by_a_call() {
+    lead_one_of_two(|worker, handle| {
+        let idle = &worker.shared.idle;
+        idle.sleep(1, false, Place::Parker);
+        // As if one had been called just now, and was asleep again.
+        worker.local.called.latest.set(Some(Instant::now() + Duration::from_secs(3600)));
+        (0..3).for_each(|_| drop(handle.spawn(async {})));
+        assert_eq!(idle.sleeping(), 1);
+        let task = worker.find().expect("three were spawned");
+        worker.run_task(task);
+        assert_eq!(idle.sleeping(), 0);
+        idle.end_search();
+    });
 }
 
 /// Crowds on a worker that is led by hand.
@@ -302,43 +347,27 @@ mod lingering {
 
     use super::*;
     use crate::net::UnixStream;
-    use crate::scheduler::idle::Place;
 
     /// Leads the one, which knows that a sleep is dear, and counts among the searching or does not. Its task waits for a socket, whose
     /// other end is given, too.
     fn lead(searching: bool, lead: impl FnOnce(&mut Worker<'_>, &Handle, StdUnixStream)) {
-        let manual = Manual::new();
-        let builder = Builder::new().meter(manual.meter().clone());
-        let (shared, lanes) = builder.share(2, false).expect("what a runtime consists of");
-        let mut locals =
-            lanes.into_iter().enumerate().map(|(index, lanes)| Local::new(Arc::clone(&shared), index, lanes));
-        let (local, other) = (Rc::new(locals.next().unwrap()), Rc::new(locals.next().unwrap()));
-        let thread = AsWorker::begin(&local);
-        let lease = shared.meter().attach();
-        let mut worker = Worker::new(&local, &lease);
-        let handle = Handle::new(Arc::clone(&shared));
-        let (writer, reader) = StdUnixStream::pair().expect("a pair of sockets");
-        let mut reader = UnixStream::from_std(reader).expect("a source");
-        handle.spawn(async move { drop(reader.read(&mut [0]).await) });
-        let reads = worker.find().expect("it was spawned");
-        worker.run_task(reads);
-        assert!(worker.find().is_none() && worker.searching);
+        lead_one_of_two(|worker, handle| {
+            let (writer, reader) = StdUnixStream::pair().expect("a pair of sockets");
+            let mut reader = UnixStream::from_std(reader).expect("a source");
+            handle.spawn(async move { drop(reader.read(&mut [0]).await) });
+            let reads = worker.find().expect("it was spawned");
+            worker.run_task(reads);
+            assert!(worker.find().is_none() && worker.searching);
 
-        if !searching {
-            worker.stop_searching();
-        }
-        shared.idle.sleep(1, false, Place::Parker);
-        // On the manual clock it costs nothing to look on.
-        worker.linger.slept(1_000_000);
-        lead(&mut worker, &handle, writer);
-        assert!(worker.counters().parks.get() == 0 && worker.shared.driver.try_lock().is_ok());
-
-        worker.stop();
-        drop((lease, thread));
-        shared.idle.wake_up(1);
-        shared.close();
-        run_to_end(&local);
-        run_to_end(&other);
+            if !searching {
+                worker.stop_searching();
+            }
+            worker.shared.idle.sleep(1, false, Place::Parker);
+            // On the manual clock it costs nothing to look on.
+            worker.linger.slept(1_000_000);
+            lead(worker, handle, writer);
+            assert!(worker.counters().parks.get() == 0 && worker.shared.driver.try_lock().is_ok());
+        });
     }
 
     #[test]
