@@ -115,6 +115,24 @@ fn what_is_spawned_from_outside_goes_before_a_saturated_queue() {
 }
 
 #[test]
+fn what_comes_from_outside_without_end_does_not_starve_the_queue() {
+    for poll in [SHORT, us(30), LONG] {
+        let tasks = 150;
+        let polls = play(|scene| async move {
+            (0..10).for_each(|number| scene.saturate(("task", number), None, poll));
+            scene.until(|| scene.polls_of(("task", 9)) == 10).await;
+            scene.note(READY);
+            spawn_from_outside(&scene, tasks, poll);
+            scene.until(|| scene.polls_of(("injected", tasks - 1)) == 1).await;
+        });
+        let behind = between(&polls, READY, LAST);
+        let in_a_row = behind.chunk_by(|one, other| one.0 == other.0).filter(|chunk| chunk[0].0 == "injected");
+        let most = in_a_row.map(<[_]>::len).max();
+        assert!(most.is_some_and(|most| most <= 32), "{poll:?}: {most:?} in a row");
+    }
+}
+
+#[test]
 fn a_long_poll_does_not_bring_those_that_it_wakes_before_the_queue() {
     let polls = play(|scene| async move {
         let (queued, woken) = (scene.waits(("queued", 0)), scene.waits(("woken", 0)));

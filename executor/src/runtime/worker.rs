@@ -17,7 +17,8 @@
 //! * In the queue of its group on this worker it waits for those before it. Of those that came later at most [`NEXT_IN_A_ROW`] for
 //!   each of them and for itself go first, the tasks that were woken last, and none once a turn is over: behind n others
 //!   for at most 4 n + 3 polls of its group. Where more than 256 wait in it, some that the reactor wakes go first, too: up to 15
-//!   for each of those before it, or 4 ms and a poll for every 32 of them (see [`cohort`]).
+//!   for each of those before it, or 4 ms and a poll for every 32 of them (see [`cohort`]). And where polls last a turn, up to [`INJECTED_AT_ONCE`] that were
+//!   injected go first for each of those before it and for itself.
 //! * In the injector, for at most [`CHECK_EVERY`] polls, or a turn and a poll, of some worker for each task before it.
 //! * A socket or timer that is ready is seen after a turn and a poll at the most, by some worker.
 //! * Its group waits for its turn as its weight says, and a turn is over at the first boundary after [`TURN_NS`].
@@ -65,7 +66,8 @@ const COMPARE_EVERY_NS: u64 = 1_000_000;
 const HELP_BEHIND_MS: u64 = 1;
 /// In the middle of a poll another worker is called after this much wall time at the earliest: as long as it takes to come.
 const CALL_EVERY: Duration = Duration::from_micros(20);
-/// How many tasks are taken from the injector at once when they have to be put in order.
+/// How many tasks are taken from the injector at once when they have to be put in order, and how many are run from there at most until
+/// one of the queue has its turn.
 const INJECTED_AT_ONCE: usize = 32;
 
 /// What the thread that is the worker reaches through its context.
@@ -276,6 +278,8 @@ pub(super) struct Worker<'a> {
     unserved: Option<(usize, GroupId, u64)>,
     /// How many tasks were run from `Peer::next`, one after the other.
     in_a_row: u32,
+    /// How many were run from the injector since one of the queue was.
+    injected_in_a_row: usize,
     /// Who goes first in a crowd, of the group whose turn it is.
     cohort: Cohort,
     /// Whether to look on before a sleep.
@@ -302,6 +306,7 @@ impl<'a> Worker<'a> {
             compared_at: at,
             unserved: None,
             in_a_row: 0,
+            injected_in_a_row: 0,
             cohort: Cohort::begin(at),
             linger: Linger::default(),
             searching: false,
@@ -379,6 +384,7 @@ impl<'a> Worker<'a> {
         }
         if let Some(task) = self.local.lanes.pop_current() {
             self.cohort.count_queued();
+            self.injected_in_a_row = 0;
             return Some(task);
         }
         if let Some(task) = self.peer.next.take() {
@@ -513,7 +519,7 @@ impl<'a> Worker<'a> {
             if over {
                 self.turn = Turn::begin(self.at);
             }
-            return self.shared.injector.pop();
+            return self.next_injected();
         }
         self.take_injected();
         if over {
@@ -524,6 +530,16 @@ impl<'a> Worker<'a> {
             }
         }
         None
+    }
+
+    /// The injector's first, unless the queue has waited for too many of those.
+    fn next_injected(&mut self) -> Option<Ready> {
+        if self.injected_in_a_row == INJECTED_AT_ONCE {
+            return None;
+        }
+        let task = self.shared.injector.pop()?;
+        self.injected_in_a_row += 1;
+        Some(task)
     }
 
     /// Puts what was injected where it belongs.
