@@ -73,6 +73,8 @@ mod reactor;
 #[cfg(all(test, loom))]
 mod reactor {
     mod gate;
+    mod readiness;
+    mod wakers;
 }
 #[cfg(not(loom))]
 pub mod runtime;

@@ -149,11 +149,11 @@ impl hyper::rt::Sleep for Sleep {}
 
 impl Timer for HyperTimer {
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn hyper::rt::Sleep>> {
-        Box::pin(time::sleep(duration))
+        self.sleep_until(time::sleep(duration).deadline())
     }
 
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn hyper::rt::Sleep>> {
-        Box::pin(time::sleep_until(deadline))
+        Box::pin(time::sleep_unhurried(deadline))
     }
 
     fn reset(&self, sleep: &mut Pin<Box<dyn hyper::rt::Sleep>>, deadline: Instant) {
@@ -177,5 +177,23 @@ mod tests {
         assert!(std::ptr::addr_eq(place, &raw const *sleep));
         let ours = sleep.as_mut().downcast_mut_pin::<Sleep>().unwrap();
         assert_eq!(ours.deadline(), deadline);
+    }
+
+    #[test]
+    fn a_timer_is_ready_behind_its_deadline_and_not_before() {
+        let runtime = crate::LocalRuntime::new().unwrap();
+        let begin = Instant::now();
+        for deadline in [begin, begin + Duration::from_millis(5)] {
+            runtime.block_on(HyperTimer.sleep_until(deadline));
+            assert!(Instant::now() >= deadline);
+        }
+        runtime.block_on(async {
+            let mut sleep = HyperTimer.sleep(Duration::from_secs(1000));
+            assert!(futures::poll!(&mut sleep).is_pending());
+            let deadline = Instant::now() + Duration::from_millis(5);
+            HyperTimer.reset(&mut sleep, deadline);
+            sleep.await;
+            assert!(Instant::now() >= deadline);
+        });
     }
 }

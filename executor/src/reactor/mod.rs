@@ -25,7 +25,7 @@ mod timers;
 mod wakers;
 
 use std::fmt;
-use std::io::{Error, ErrorKind, Result};
+use std::io::{ErrorKind, Result};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -46,10 +46,6 @@ pub(crate) use self::timers::TimerKey;
 
 /// Events fetched by one turn. What is over comes with the next.
 const EVENTS: usize = 1024;
-
-fn shut_down_error() -> Error {
-    Error::other("the runtime that this was created on has shut down")
-}
 
 /// The shared half: where sources and timers are registered.
 pub(crate) struct Reactor {

@@ -5,23 +5,34 @@
 //! must survive: each report gives the side a new **epoch**, every attempt remembers the epoch it relied on,
 //! and clearing an older epoch does nothing.
 //!
-//! Reading and writing are two independent *sides* behind one lock, as a report is mostly of both. It is held for a few
-//! instructions and never while a waker is cloned, woken or dropped. A report takes all waiters of its side; those
+//! Reading and writing are two independent *sides*. What is known of a side is one word: an attempt that is worth making begins with a load,
+//! and one that finds nothing ends with an exchange. Who waits is kept behind one lock for both sides, as a report is mostly of both. It is
+//! held for a few instructions and never while a waker is cloned, woken or dropped. A report takes all waiters of its side; those
 //! who find nothing wait again. There are two kinds of them:
 //! * *shared*, behind `poll_read` and `poll_write`: one entry a task, left behind until the next report, because
 //!   such a caller cannot tell us that it no longer waits;
 //! * *owned*, behind a future of ours: taken out when that future is dropped. The two are kept apart, so that
 //!   dropping one does not take away the entry that the other relies on.
+//!
+//! # No report is missed
+//!
+//! A report changes the word and takes the waiters under the lock. Who is going to wait looks at the word again under the lock: it comes
+//! before the report, and is taken by it, or behind, and sees it. Clearing takes no lock. It changes the word only if that has the epoch
+//! that the attempt relied on, in one step, so it is before the next report, which makes the side ready again, or does nothing.
 
 use std::io;
 use std::mem;
-use std::sync::Mutex;
 use std::task::{Context, Poll, Waker};
 
 use slab::Slab;
 
 use super::wakers::Wakers;
-use crate::sync::lock;
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::{Mutex, lock};
+
+pub(super) fn shut_down_error() -> io::Error {
+    io::Error::other("the runtime that this was created on has shut down")
+}
 
 /// One of the two sides of a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,27 +65,41 @@ impl From<&mio::event::Event> for Report {
     }
 }
 
+/// The flags of a side's word, below the epoch.
+const READY: usize = 1;
+const CLOSED: usize = 1 << 1;
+const SHUT_DOWN: usize = 1 << 2;
+const EPOCH: usize = 1 << 3;
+
+const fn epoch(word: usize) -> usize {
+    word & !(EPOCH - 1)
+}
+
 /// The epoch that an attempt relies on.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Observed(u64);
+pub(super) struct Observed(usize);
 
 /// The place of an owned waiter. Valid until the next report.
 #[derive(Debug)]
 pub(super) struct Waiting {
-    epoch: u64,
+    epoch: usize,
     key: usize,
 }
 
 #[derive(Debug)]
-pub(super) struct Readiness(Mutex<Sides>);
+pub(super) struct Readiness {
+    read: AtomicUsize,
+    write: AtomicUsize,
+    waiters: Mutex<Waiters>,
+}
 
-#[derive(Debug)]
-struct Sides {
+#[derive(Debug, Default)]
+struct Waiters {
     read: Side,
     write: Side,
 }
 
-impl Sides {
+impl Waiters {
     fn side(&mut self, direction: Direction) -> &mut Side {
         match direction {
             Direction::Read => &mut self.read,
@@ -83,69 +108,70 @@ impl Sides {
     }
 }
 
+/// Who waits for one side.
 #[derive(Debug, Default)]
 struct Side {
-    ready: bool,
-    closed: bool,
-    shut_down: bool,
-    epoch: u64,
     shared: Vec<Waker>,
     owned: Slab<Waker>,
 }
 
 impl Side {
-    fn state(&self) -> Poll<io::Result<Observed>> {
-        if self.shut_down {
-            Poll::Ready(Err(super::shut_down_error()))
-        } else if self.ready || self.closed {
-            Poll::Ready(Ok(Observed(self.epoch)))
-        } else {
-            Poll::Pending
-        }
-    }
-
-    fn report(&mut self, closed: bool, wakers: &mut Wakers) {
-        self.ready = true;
-        self.closed |= closed;
-        self.release(wakers);
-    }
-
-    /// Starts a new epoch and takes all waiters.
-    fn release(&mut self, wakers: &mut Wakers) {
-        self.epoch += 1;
+    fn take(&mut self, wakers: &mut Wakers) {
         wakers.extend(self.shared.drain(..));
         if !self.owned.is_empty() {
             wakers.extend(mem::take(&mut self.owned).into_iter().map(|(_, waker)| waker));
         }
     }
 
-    fn owned(&mut self, waiting: &Waiting) -> Option<&mut Waker> {
-        if waiting.epoch == self.epoch { self.owned.get_mut(waiting.key) } else { None }
+    /// The waker at this place, if it is still of this epoch.
+    fn owned(&mut self, waiting: &Waiting, now: usize) -> Option<&mut Waker> {
+        if waiting.epoch == now { self.owned.get_mut(waiting.key) } else { None }
     }
 }
 
 impl Readiness {
     /// With `assumed`, the first attempt is made without waiting for a report.
     pub(super) fn new(assumed: bool) -> Self {
-        let side = || Side { ready: assumed, ..Side::default() };
-        Self(Mutex::new(Sides { read: side(), write: side() }))
+        let word = || AtomicUsize::new(if assumed { READY } else { 0 });
+        Self { read: word(), write: word(), waiters: Mutex::new(Waiters::default()) }
+    }
+
+    fn word(&self, direction: Direction) -> &AtomicUsize {
+        match direction {
+            Direction::Read => &self.read,
+            Direction::Write => &self.write,
+        }
+    }
+
+    fn epoch(&self, direction: Direction) -> usize {
+        epoch(self.word(direction).load(Ordering::Acquire))
+    }
+
+    fn state(&self, direction: Direction) -> Poll<io::Result<Observed>> {
+        let word = self.word(direction).load(Ordering::Acquire);
+        if word & SHUT_DOWN != 0 {
+            Poll::Ready(Err(shut_down_error()))
+        } else if word & (READY | CLOSED) != 0 {
+            Poll::Ready(Ok(Observed(epoch(word))))
+        } else {
+            Poll::Pending
+        }
     }
 
     /// Ready if an attempt is worth making; otherwise the task waits as a shared waiter.
+    #[inline]
     pub(super) fn poll(&self, cx: &mut Context<'_>, direction: Direction) -> Poll<io::Result<Observed>> {
-        {
-            let mut sides = lock(&self.0);
-            let side = sides.side(direction);
-            let state = side.state();
-            if state.is_ready() || side.shared.iter().any(|waker| waker.will_wake(cx.waker())) {
-                return state;
-            }
-        }
+        let state = self.state(direction);
+        if state.is_ready() { state } else { self.wait(cx, direction) }
+    }
+
+    fn wait(&self, cx: &mut Context<'_>, direction: Direction) -> Poll<io::Result<Observed>> {
+        // Declared before the guard, so that it is dropped after it if it is not needed.
         let waker = cx.waker().clone();
-        let mut sides = lock(&self.0);
-        let side = sides.side(direction);
-        let state = side.state();
-        if state.is_pending() {
+        let mut waiters = lock(&self.waiters);
+        let state = self.state(direction);
+        let side = waiters.side(direction);
+        if state.is_pending() && !side.shared.iter().any(|held| held.will_wake(&waker)) {
             side.shared.push(waker);
         }
         state
@@ -158,26 +184,21 @@ impl Readiness {
         direction: Direction,
         waiting: &mut Option<Waiting>,
     ) -> Poll<io::Result<Observed>> {
-        {
-            let mut sides = lock(&self.0);
-            let side = sides.side(direction);
-            let state = side.state();
-            let known = waiting.as_ref().and_then(|waiting| side.owned(waiting));
-            if state.is_ready() || known.is_some_and(|waker| waker.will_wake(cx.waker())) {
-                return state;
-            }
+        let state = self.state(direction);
+        if state.is_ready() {
+            return state;
         }
         // Declared before the guard, so that what it holds in the end is dropped after it.
         let mut waker = cx.waker().clone();
-        let mut sides = lock(&self.0);
-        let side = sides.side(direction);
-        let state = side.state();
+        let mut waiters = lock(&self.waiters);
+        let state = self.state(direction);
         if state.is_pending() {
-            match waiting.as_ref().and_then(|waiting| side.owned(waiting)) {
+            let (side, now) = (waiters.side(direction), self.epoch(direction));
+            match waiting.as_ref().and_then(|waiting| side.owned(waiting, now)) {
                 Some(held) => mem::swap(held, &mut waker),
                 None => {
                     let key = side.owned.insert(waker);
-                    *waiting = Some(Waiting { epoch: side.epoch, key });
+                    *waiting = Some(Waiting { epoch: now, key });
                 }
             }
         }
@@ -186,54 +207,58 @@ impl Readiness {
 
     /// The owned waiter no longer waits.
     pub(super) fn forget(&self, direction: Direction, waiting: Waiting) {
-        let mut sides = lock(&self.0);
-        let side = sides.side(direction);
-        let waker = (waiting.epoch == side.epoch).then(|| side.owned.try_remove(waiting.key)).flatten();
-        drop(sides);
+        let mut waiters = lock(&self.waiters);
+        let side = waiters.side(direction);
+        let waker = (waiting.epoch == self.epoch(direction)).then(|| side.owned.try_remove(waiting.key)).flatten();
+        drop(waiters);
         drop(waker);
     }
 
     /// An attempt would have blocked: the side is not ready, unless a newer report says so.
     pub(super) fn clear(&self, direction: Direction, observed: Observed) {
-        let mut sides = lock(&self.0);
-        let side = sides.side(direction);
-        if side.epoch == observed.0 {
-            side.ready = false;
-            side.closed = false;
-        }
+        self.unset(READY | CLOSED, direction, observed);
     }
 
     /// An attempt got less than it asked for: the next one would block, unless the side is closed.
     pub(super) fn clear_drained(&self, direction: Direction, observed: Observed) {
-        let mut sides = lock(&self.0);
-        let side = sides.side(direction);
-        if side.epoch == observed.0 {
-            side.ready = false;
-        }
+        self.unset(READY, direction, observed);
+    }
+
+    fn unset(&self, flags: usize, direction: Direction, observed: Observed) {
+        let cleared = |word| (epoch(word) == observed.0 && word & flags != 0).then_some(word & !flags);
+        // It has changed or there was nothing to clear; both are well.
+        let _ = self.word(direction).fetch_update(Ordering::AcqRel, Ordering::Acquire, cleared);
     }
 
     pub(super) fn report(&self, report: Report, wakers: &mut Wakers) {
-        let mut sides = lock(&self.0);
+        let mut waiters = lock(&self.waiters);
         if report.readable || report.read_closed {
-            sides.read.report(report.read_closed, wakers);
+            self.begin_epoch(Direction::Read, READY | if report.read_closed { CLOSED } else { 0 });
+            waiters.read.take(wakers);
         }
         if report.writable || report.write_closed {
-            sides.write.report(report.write_closed, wakers);
+            self.begin_epoch(Direction::Write, READY | if report.write_closed { CLOSED } else { 0 });
+            waiters.write.take(wakers);
         }
     }
 
     /// Every operation fails from now on.
     pub(super) fn shut_down(&self, wakers: &mut Wakers) {
-        let mut sides = lock(&self.0);
+        let mut waiters = lock(&self.waiters);
         for direction in [Direction::Read, Direction::Write] {
-            let side = sides.side(direction);
-            side.shut_down = true;
-            side.release(wakers);
+            self.begin_epoch(direction, SHUT_DOWN);
+            waiters.side(direction).take(wakers);
         }
+    }
+
+    /// The lock is held.
+    fn begin_epoch(&self, direction: Direction, flags: usize) {
+        let newer = |word: usize| Some(word.wrapping_add(EPOCH) | flags);
+        let _ = self.word(direction).fetch_update(Ordering::AcqRel, Ordering::Acquire, newer);
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use futures::task::noop_waker;
     use tokio_test::{assert_pending, assert_ready_ok, task};
@@ -288,7 +313,7 @@ mod tests {
             assert_pending!(reader.poll());
         }
         assert_pending!(writer.poll());
-        assert_eq!(lock(&readiness.0).read.shared.len(), 2);
+        assert_eq!(lock(&readiness.waiters).read.shared.len(), 2);
         report(&readiness, READABLE);
         assert!(readers.iter().all(|reader| reader.is_woken()));
         assert!(!writer.is_woken());
@@ -302,9 +327,9 @@ mod tests {
         let mut waiting = None;
         assert_pending!(readiness.poll_owned(&mut cx, Direction::Read, &mut waiting));
         assert_pending!(readiness.poll_owned(&mut cx, Direction::Read, &mut waiting));
-        assert_eq!(lock(&readiness.0).read.owned.len(), 1);
+        assert_eq!(lock(&readiness.waiters).read.owned.len(), 1);
         readiness.forget(Direction::Read, waiting.take().unwrap());
-        assert!(lock(&readiness.0).read.owned.is_empty());
+        assert!(lock(&readiness.waiters).read.owned.is_empty());
     }
 
     #[test]
@@ -320,6 +345,162 @@ mod tests {
         let mut new = None;
         assert_pending!(readiness.poll_owned(&mut cx, Direction::Read, &mut new));
         readiness.forget(Direction::Read, old.take().unwrap());
-        assert_eq!(lock(&readiness.0).read.owned.len(), 1);
+        assert_eq!(lock(&readiness.waiters).read.owned.len(), 1);
+    }
+}
+
+#[cfg(all(test, loom))]
+mod models {
+    use std::sync::Arc as StdArc;
+    use std::task::Wake;
+
+    use loom::sync::atomic::AtomicBool;
+    use loom::sync::{Arc, Notify};
+    use loom::thread;
+
+    use super::*;
+
+    struct Ring(Notify);
+
+    impl Wake for Ring {
+        fn wake(self: StdArc<Self>) {
+            self.0.notify();
+        }
+    }
+
+    /// A source as the kernel has it, what is known of it, and who reports.
+    #[derive(Debug)]
+    struct World {
+        /// How many bytes there are.
+        bytes: AtomicUsize,
+        closed: AtomicBool,
+        readiness: Readiness,
+    }
+
+    impl World {
+        fn new() -> Arc<Self> {
+            let (bytes, closed) = (AtomicUsize::new(0), AtomicBool::new(false));
+            Arc::new(Self { bytes, closed, readiness: Readiness::new(false) })
+        }
+
+        fn report(&self, report: Report) {
+            let mut wakers = Wakers::default();
+            self.readiness.report(report, &mut wakers);
+            wakers.wake_all();
+        }
+
+        /// A byte comes, and then the report.
+        fn receive(&self) {
+            self.bytes.fetch_add(1, Ordering::Relaxed);
+            self.report(Report { readable: true, ..Report::default() });
+        }
+
+        fn close(&self) {
+            self.closed.store(true, Ordering::Relaxed);
+            self.report(Report { read_closed: true, ..Report::default() });
+        }
+
+        /// Reads until so many bytes were read, or to the end, as a task does. If a report were missed it would wait for ever, which
+        /// loom reports as a deadlock. Says how many they were.
+        fn read(&self, wanted: usize, owned: bool) -> usize {
+            let ring = StdArc::new(Ring(Notify::new()));
+            let waker = Waker::from(ring.clone());
+            let mut cx = Context::from_waker(&waker);
+            let (mut waiting, mut read) = (None, 0);
+            while read < wanted {
+                let state = if owned {
+                    self.readiness.poll_owned(&mut cx, Direction::Read, &mut waiting)
+                } else {
+                    self.readiness.poll(&mut cx, Direction::Read)
+                };
+                let Poll::Ready(observed) = state else {
+                    ring.0.wait();
+                    continue;
+                };
+                let observed = observed.unwrap();
+                let closed = self.closed.load(Ordering::Relaxed);
+                match self.bytes.swap(0, Ordering::Relaxed) {
+                    0 if closed => break,
+                    0 => self.readiness.clear(Direction::Read, observed),
+                    some => {
+                        read += some;
+                        self.readiness.clear_drained(Direction::Read, observed);
+                    }
+                }
+            }
+            if let Some(waiting) = waiting {
+                self.readiness.forget(Direction::Read, waiting);
+            }
+            read
+        }
+    }
+
+    fn model(f: impl Fn() + Send + Sync + 'static) {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(2);
+        builder.check(f);
+    }
+
+    fn no_report_is_missed(owned: bool) {
+        model(move || {
+            let world = World::new();
+            let reporter = thread::spawn({
+                let world = world.clone();
+                move || {
+                    world.receive();
+                    world.receive();
+                }
+            });
+            assert_eq!(world.read(2, owned), 2);
+            reporter.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn no_report_is_missed_by_one_who_polls() {
+        no_report_is_missed(false);
+    }
+
+    #[test]
+    fn no_report_is_missed_by_a_future() {
+        no_report_is_missed(true);
+    }
+
+    #[test]
+    fn the_end_is_not_missed() {
+        model(|| {
+            let world = World::new();
+            let reporter = thread::spawn({
+                let world = world.clone();
+                move || {
+                    world.receive();
+                    world.close();
+                }
+            });
+            assert_eq!(world.read(2, false), 1);
+            reporter.join().unwrap();
+        });
+    }
+
+    /// What one has found nothing in must not be cleared for the other behind a newer report.
+    #[test]
+    fn of_two_readers_both_are_served() {
+        model(|| {
+            let world = World::new();
+            let reader = thread::spawn({
+                let world = world.clone();
+                move || world.read(2, false)
+            });
+            let reporter = thread::spawn({
+                let world = world.clone();
+                move || {
+                    world.receive();
+                    world.close();
+                }
+            });
+            let read = world.read(2, true) + reader.join().unwrap();
+            assert_eq!(read, 1);
+            reporter.join().unwrap();
+        });
     }
 }

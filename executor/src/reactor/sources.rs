@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use mio::Token;
 use slab::Slab;
 
-use super::readiness::{Readiness, Report};
+use super::readiness::{Readiness, Report, shut_down_error};
 use super::wakers::Wakers;
 use crate::sync::lock;
 
@@ -51,7 +51,7 @@ impl Sources {
     pub(super) fn insert(&self, readiness: Arc<Readiness>) -> io::Result<Token> {
         let mut table = self.table();
         if table.closed {
-            return Err(super::shut_down_error());
+            return Err(shut_down_error());
         }
         let place = table.entries.vacant_key();
         if place >= PLACE_MASK {

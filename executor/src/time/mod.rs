@@ -16,6 +16,8 @@ mod timeout;
 use std::time::{Duration, Instant};
 
 pub use self::interval::{Interval, interval};
+#[cfg(feature = "hyper")]
+pub(crate) use self::sleep::sleep_unhurried;
 pub use self::sleep::{Sleep, sleep, sleep_until};
 pub use self::timeout::{Elapsed, Timeout, timeout};
 

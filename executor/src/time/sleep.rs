@@ -49,7 +49,14 @@ pub fn sleep(duration: Duration) -> Sleep {
 ///
 /// Dropping the future releases its timer.
 pub fn sleep_until(deadline: Instant) -> Sleep {
-    Sleep { deadline, timer: None, courtesy: Courtesy::default() }
+    Sleep { deadline, timer: None, courtesy: Courtesy::default(), unhurried: false }
+}
+
+/// As [`sleep_until`], but reads no clock when it is polled: if the deadline has passed by then, it is ready a turn of the reactor later.
+/// For timeouts, which have not passed when they are begun.
+#[cfg(feature = "hyper")]
+pub(crate) fn sleep_unhurried(deadline: Instant) -> Sleep {
+    Sleep { unhurried: true, ..sleep_until(deadline) }
 }
 
 /// The future of [`sleep`] and [`sleep_until`].
@@ -62,6 +69,8 @@ pub struct Sleep {
     deadline: Instant,
     timer: Option<Timer>,
     courtesy: Courtesy,
+    /// Leaves it to the reactor to look at the clock.
+    unhurried: bool,
 }
 
 #[derive(Debug)]
@@ -113,7 +122,7 @@ impl Sleep {
 
     /// Polls without regard to the task's budget: for a deadline over something that uses it up each time.
     pub(super) fn poll_elapsed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.is_elapsed() {
+        if !self.unhurried && self.is_elapsed() {
             return Poll::Ready(());
         }
         if let Some(Timer { reactor, key: Some(key) }) = &self.timer {
