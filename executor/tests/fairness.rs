@@ -129,6 +129,29 @@ fn what_comes_from_outside_without_end_does_not_starve_the_queue() {
         let in_a_row = behind.chunk_by(|one, other| one.0 == other.0).filter(|chunk| chunk[0].0 == "injected");
         let most = in_a_row.map(<[_]>::len).max();
         assert!(most.is_some_and(|most| most <= 32), "{poll:?}: {most:?} in a row");
+        if poll == LONG {
+            let queued = between(behind, ("injected", 0), ("injected", tasks - 1))
+                .iter()
+                .filter(|name| name.0 == "task")
+                .count();
+            assert!(queued <= tasks / 32, "{queued} of the queue between {tasks}");
+        }
+    }
+}
+
+#[test]
+fn what_comes_from_outside_is_run_beside_tasks_that_leave_the_queue_empty() {
+    let tasks = 40;
+    let polls = play(|scene| async move {
+        // They wake each other, and so each is to run next.
+        let bell = scene.pair(0);
+        scene.until(|| scene.polls_of(("pong", 0)) > 0).await;
+        spawn_from_outside(&scene, tasks, SHORT);
+        bell.ring();
+        scene.polls(61 * (tasks + 2)).await;
+    });
+    for number in 0..tasks {
+        assert!(polls.contains(&("injected", number)), "the {number}th of {tasks} waits");
     }
 }
 

@@ -54,6 +54,14 @@ impl Alarm {
     pub(super) fn has_rung(&mut self) {
         self.rings_at = NEVER;
     }
+
+    /// It should have rung if it was set to a time before this one, and is not relied on any more. If it comes after all, a sleep ends for
+    /// nothing.
+    pub(super) fn is_over_by(&mut self, now: Nanos) {
+        if self.rings_at <= now {
+            self.has_rung();
+        }
+    }
 }
 
 #[cfg(all(target_os = "linux", not(stipend_portable)))]

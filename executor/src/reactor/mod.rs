@@ -184,7 +184,9 @@ impl Driver {
             });
             reactor.sources.report(reports, &mut self.wakers);
         }
-        while reactor.timers.fire(&mut self.wakers) {
+        let now = reactor.timers.now();
+        self.alarm.is_over_by(now);
+        while reactor.timers.fire(now, &mut self.wakers) {
             self.wakers.wake_all();
         }
         self.wakers.wake_all();

@@ -78,6 +78,10 @@ impl Timers {
         Nanos::try_from(since.as_nanos()).unwrap_or(Nanos::MAX)
     }
 
+    pub(super) fn now(&self) -> Nanos {
+        self.nanos(Instant::now())
+    }
+
     pub(super) fn len(&self) -> usize {
         self.queue().timers.len()
     }
@@ -149,16 +153,15 @@ impl Timers {
         if next >= alarm.rings_at() {
             return limit;
         }
-        let until_next = Duration::from_nanos(next.saturating_sub(self.nanos(Instant::now())));
+        let until_next = Duration::from_nanos(next.saturating_sub(self.now()));
         if !until_next.is_zero() && alarm.set(next, until_next) {
             return limit;
         }
         Some(limit.map_or(until_next, |limit| limit.min(until_next)))
     }
 
-    /// Takes the wakers of at most [`BATCH`] due timers. True if there may be more.
-    pub(super) fn fire(&self, wakers: &mut Wakers) -> bool {
-        let now = self.nanos(Instant::now());
+    /// Takes the wakers of at most [`BATCH`] timers that are due by now. True if there may be more.
+    pub(super) fn fire(&self, now: Nanos, wakers: &mut Wakers) -> bool {
         let mut queue = self.queue();
         queue.driver_sleeps_until = 0;
         for _ in 0..BATCH {
@@ -210,7 +213,7 @@ mod tests {
         assert!(sleep <= Duration::from_secs(100) && sleep > Duration::from_secs(50));
         assert!(!wakes(timers.insert(at(200), &waker)));
         assert!(wakes(timers.insert(at(50), &waker)));
-        timers.fire(&mut Wakers::default());
+        timers.fire(timers.now(), &mut Wakers::default());
         assert!(!wakes(timers.insert(at(10), &waker)), "the driver is awake");
     }
 
@@ -238,10 +241,10 @@ mod tests {
             timers.insert(Instant::now(), &noop_waker());
         }
         let mut wakers = Wakers::default();
-        assert!(timers.fire(&mut wakers));
+        assert!(timers.fire(timers.now(), &mut wakers));
         assert_eq!(wakers.len(), BATCH);
-        assert!(timers.fire(&mut wakers));
-        assert!(!timers.fire(&mut wakers));
+        assert!(timers.fire(timers.now(), &mut wakers));
+        assert!(!timers.fire(timers.now(), &mut wakers));
         assert_eq!(wakers.len(), 2 * BATCH + 1);
     }
 
@@ -265,7 +268,7 @@ mod tests {
         timers.reset(&keys[7], deadline);
         timers.remove(keys.remove(3));
         let mut wakers = Wakers::default();
-        timers.fire(&mut wakers);
+        timers.fire(timers.now(), &mut wakers);
         wakers.wake_all();
         let expected: Vec<_> = (0..50).filter(|n| ![3, 7].contains(n)).chain([7]).collect();
         assert_eq!(*log.lock().unwrap(), expected);

@@ -169,12 +169,6 @@ impl Shared {
         !self.injector.is_empty() || self.peers.iter().any(|peer| peer.has_work())
     }
 
-    /// The same, in any queue but those of one worker?
-    pub(super) fn has_work_beside(&self, worker: usize) -> bool {
-        let others = self.peers.iter().enumerate().filter(|(peer, _)| *peer != worker);
-        !self.injector.is_empty() || others.map(|(_, peer)| peer).any(|peer| peer.has_work())
-    }
-
     // --- the live tasks ---
 
     /// Registers a new task and schedules it, if the runtime is open; else hands it back. Registered first, scheduled second: a task

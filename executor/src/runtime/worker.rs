@@ -19,9 +19,13 @@
 //!   for at most 4 n + 3 polls of its group. Where more than 256 wait in it, some that the reactor wakes go first, too: up to 15
 //!   for each of those before it, or 4 ms and a poll for every 32 of them (see [`cohort`]). And where polls last a turn, up to [`INJECTED_AT_ONCE`] that were
 //!   injected go first for each of those before it and for itself.
-//! * In the injector, for at most [`CHECK_EVERY`] polls, or a turn and a poll, of some worker for each task before it.
+//! * In the injector, for at most [`CHECK_EVERY`] polls, or a turn and a poll, of some worker for each task before it, and one poll more for
+//!   every [`INJECTED_AT_ONCE`] of them.
 //! * A socket or timer that is ready is seen after a turn and a poll at the most, by some worker.
 //! * Its group waits for its turn as its weight says, and a turn is over at the first boundary after [`TURN_NS`].
+//!
+//! Another worker that sleeps is called when more waits than the poll in progress will come to at once; but in a poll no more than once
+//! in 20 us ([`Calls`]), so what is pushed right after a call may wait for that poll to end, or for the tick.
 //!
 //! # Before it sleeps
 //!
@@ -278,7 +282,7 @@ pub(super) struct Worker<'a> {
     unserved: Option<(usize, GroupId, u64)>,
     /// How many tasks were run from `Peer::next`, one after the other.
     in_a_row: u32,
-    /// How many were run from the injector since one of the queue was.
+    /// How many were run from the injector since the queue had its turn.
     injected_in_a_row: usize,
     /// Who goes first in a crowd, of the group whose turn it is.
     cohort: Cohort,
@@ -382,9 +386,10 @@ impl<'a> Worker<'a> {
         {
             return Some(task);
         }
+        // The queue has its turn, also if it is empty.
+        self.injected_in_a_row = 0;
         if let Some(task) = self.local.lanes.pop_current() {
             self.cohort.count_queued();
-            self.injected_in_a_row = 0;
             return Some(task);
         }
         if let Some(task) = self.peer.next.take() {

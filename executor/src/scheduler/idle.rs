@@ -16,8 +16,8 @@
 //! is after the value that the producer read, and W executes a fence after it, so that fence comes after the
 //! producer's: what follows it sees the task. If W goes to sleep, that is its look at the queues. If W found something
 //! else and was the last searcher, it wakes another worker, which searches and sees the task; if it finds nobody
-//! asleep, all others are awake, and by the first paragraph each looks at the queues before it sleeps. If W got something of its
-//! own and was the last, it looks at the queues as well, and wakes another if there is anything. If W was not
+//! asleep, all others are awake, and by the first paragraph each looks at the queues before it sleeps. If W found nothing, was the
+//! last and does not go to sleep yet, it looks at the queues, too, and searches again if there is anything. If W was not
 //! the last, the same holds for the last one.
 
 use crate::sync::atomic::{AtomicUsize, Ordering, fence};
@@ -105,8 +105,8 @@ impl Idle {
         before & SEARCHING_MASK == 1
     }
 
-    /// A searcher has got something of its own, for which it was not called. If it was the last, it must look at every queue but its own after
-    /// this, and wake somebody if there is anything: those who put it there relied on the searcher.
+    /// A searcher found nothing, and does not go to sleep yet. If it was the last, it must look at every queue after this, and search again
+    /// if there is anything: those who put it there relied on the searcher.
     pub(crate) fn leave_search(&self) -> bool {
         let was_last = self.end_search();
         // As in `sleep`.

@@ -106,9 +106,10 @@ fn two_pushes_to_two_workers_are_both_run() {
     });
 }
 
-/// A push that finds a searcher, which finds something of its own and never comes back: another worker runs what was pushed.
+/// A push that finds a searcher, which found nothing, and does not search again and never comes back if it sees nothing now: another worker
+/// runs what was pushed, or it does.
 #[test]
-fn a_searcher_that_gets_something_of_its_own_passes_on_what_it_was_relied_on_for() {
+fn a_searcher_that_gives_up_but_does_not_sleep_looks_once_more() {
     model(|| {
         let world = World::new(2);
         assert!(world.idle.try_search());
@@ -116,7 +117,7 @@ fn a_searcher_that_gets_something_of_its_own_passes_on_what_it_was_relied_on_for
             let world = world.clone();
             move || {
                 if world.idle.leave_search() && world.queued.load(Ordering::Relaxed) > 0 {
-                    world.wake_one();
+                    world.work(0, 1);
                 }
             }
         });

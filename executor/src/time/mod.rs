@@ -6,8 +6,8 @@
 //! Timers never fire early. They fire late by at most what it takes until a worker gets to the reactor, plus the
 //! granularity of the operating system's wait: that of the kernel's own timers on Linux (microseconds), a millisecond or more
 //! elsewhere. A future made here binds to the runtime that polls it first, costs nothing until then, and needs no allocation
-//! afterwards to be re-armed. On Linux a timer that is dropped before its deadline may cost the worker a wake-up at that time, and no more
-//! than one for all of them that are pending together.
+//! afterwards to be re-armed. On Linux a timer that is dropped before its deadline may cost the worker a wake-up at that time, if no
+//! other was due before it when the worker went to sleep.
 
 mod interval;
 mod sleep;

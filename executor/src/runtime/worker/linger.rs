@@ -49,9 +49,12 @@ impl Linger {
 
     /// The worker has slept, and that took so much CPU time.
     pub(super) fn slept(&mut self, cpu_ns: u64) {
+        // What takes longer is not the sleep: it has woken hundreds of tasks, or it is wall time, or was not seen to be a sleep. And if it
+        // were, looking on for so long in vain would always be worth it.
+        let cpu_ns = cpu_ns.min(LONGEST_NS);
         let step = (self.sleep_ns / 32).max(1);
         self.sleep_ns = match self.sleep_ns {
-            0 => cpu_ns.min(LONGEST_NS),
+            0 => cpu_ns,
             known if cpu_ns > known => known + step,
             known => known - step,
         };
@@ -65,7 +68,7 @@ impl Linger {
             _ => self.cost_ns - self.cost_ns / 8 + cost_ns / 8,
         };
         if self.cost_ns <= self.worth_ns() {
-            self.run += 1;
+            self.run = self.run.saturating_add(1);
             if self.run >= PROVEN {
                 self.misses = 0;
             }
@@ -113,9 +116,11 @@ mod tests {
 
     #[test]
     fn where_events_are_far_apart_hardly_any_sleep_is_put_off() {
-        let (spent_ns, lingered) = run(5_000, std::iter::repeat_n(50_000, 100_000));
-        assert!(lingered < 120, "{lingered} times");
-        assert!(spent_ns <= 100_000 * 5_000 * 1002 / 1000, "{spent_ns} ns");
+        for sleep_ns in [1, 700, 5_000, 25_000, 1_000_000] {
+            let (spent_ns, lingered) = run(sleep_ns, std::iter::repeat_n(50_000, 100_000));
+            assert!(lingered < 120, "{lingered} times");
+            assert!(spent_ns <= 100_000 * sleep_ns * 1002 / 1000, "{spent_ns} ns");
+        }
     }
 
     #[test]

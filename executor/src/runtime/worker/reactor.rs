@@ -51,7 +51,7 @@ impl<'a> Worker<'a> {
     pub(in crate::runtime) fn sleep(&mut self, must_not: impl Fn() -> bool) {
         self.local.lanes.suspend();
         let mut driver = try_driver(self.shared);
-        let lingered = driver.as_mut().is_some_and(|driver| self.linger(driver, &must_not));
+        let lingered = driver.as_mut().is_some_and(|driver| !must_not() && self.linger(driver, &must_not));
         let slept_in = if lingered { Some(Place::Reactor) } else { self.sleep_with(&mut driver, must_not) };
         let offers = slept_in.is_none() && driver.is_some();
         drop(driver);
@@ -112,15 +112,15 @@ impl<'a> Worker<'a> {
         if limit.is_zero() {
             return false;
         }
+        // First, for a turn of the reactor runs wakers, which may take long, and nobody is called while one searches.
+        if std::mem::take(&mut self.searching) && self.shared.idle.leave_search() && self.shared.has_work() {
+            return true;
+        }
         let began = Instant::now();
         let has_event = loop {
             self.counters().reactor_checks.add_one();
             self.turn(driver, Some(Duration::ZERO));
-            if !self.local.lanes.is_empty() {
-                self.leave_search();
-                break true;
-            }
-            if !self.shared.injector.is_empty() || must_not() {
+            if !self.local.lanes.is_empty() || !self.shared.injector.is_empty() || must_not() {
                 break true;
             }
             if began.elapsed() >= limit {
@@ -131,16 +131,6 @@ impl<'a> Worker<'a> {
         self.at = self.lease.charge_runtime(since);
         self.linger.lingered(self.at.nanos_since(since), has_event);
         has_event
-    }
-
-    /// It has something to do that nobody was called for, so nobody is called in its place, but for what it would have found.
-    fn leave_search(&mut self) {
-        if std::mem::take(&mut self.searching)
-            && self.shared.idle.leave_search()
-            && self.shared.has_work_beside(self.local.index)
-        {
-            self.shared.wake_one();
-        }
     }
 }
 

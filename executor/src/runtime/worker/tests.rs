@@ -370,12 +370,21 @@ mod lingering {
         });
     }
 
+    /// Lets it wait, and says how often it has looked at the reactor without sleeping.
+    fn wait(worker: &mut Worker<'_>, must_not: bool) -> u64 {
+        let looks = |worker: &Worker<'_>| worker.counters().reactor_checks.get();
+        let before = looks(worker);
+        worker.sleep(|| must_not);
+        assert!(worker.counters().parks.get() == 0 && !worker.searching);
+        looks(worker) - before
+    }
+
     #[test]
     fn it_sees_a_socket_and_calls_nobody() {
         for searching in [true, false] {
             lead(searching, |worker, _, mut socket| {
                 socket.write_all(&[1]).expect("the socket takes it");
-                worker.sleep(|| false);
+                assert_eq!(wait(worker, false), 1);
                 let reads = worker.find().expect("the socket is ready");
                 worker.run_task(reads);
                 assert_eq!(worker.shared.idle.sleeping(), 1);
@@ -383,46 +392,40 @@ mod lingering {
         }
     }
 
-    #[test]
-    fn it_takes_what_comes_from_outside() {
-        for searching in [true, false] {
-            lead(searching, |worker, handle, _socket| {
-                std::thread::scope(|scope| {
-                    scope.spawn(|| handle.spawn(async {}));
-                });
-                worker.sleep(|| false);
-                let injected = worker.find().expect("it was injected");
-                worker.run_task(injected);
-            });
-        }
-    }
-
-    #[test]
-    fn it_does_not_look_on_past_what_it_must_not_sleep_over() {
-        lead(true, |worker, _, _socket| {
-            worker.sleep(|| true);
-            assert!(worker.find().is_none());
+    /// Spawns a task from a thread that is no worker.
+    fn inject(handle: &Handle) {
+        std::thread::scope(|scope| {
+            scope.spawn(|| handle.spawn(async {}));
         });
     }
 
     #[test]
-    fn what_others_have_put_aside_for_a_searcher_is_passed_on_when_it_finds_something_of_its_own() {
-        lead(true, |worker, handle, mut socket| {
-            std::thread::scope(|scope| {
-                scope.spawn(|| handle.spawn(async {}));
-            });
-            let task = worker.shared.injector.pop().expect("it was injected");
+    fn it_takes_what_comes_from_outside_meanwhile() {
+        lead(false, |worker, handle, _socket| {
+            // The other one is not asleep any more, so nobody is called.
+            worker.shared.idle.wake_up(1);
+            inject(handle);
+            assert_eq!(wait(worker, false), 1);
+            let injected = worker.find().expect("it was injected");
+            worker.run_task(injected);
+        });
+    }
+
+    #[test]
+    fn it_does_not_look_on_if_it_must_not_sleep() {
+        lead(true, |worker, _, _socket| assert_eq!(wait(worker, true), 0));
+    }
+
+    #[test]
+    fn what_others_have_put_aside_for_a_searcher_is_found_before_it_looks_on() {
+        lead(true, |worker, handle, _socket| {
+            inject(handle);
             assert_eq!(worker.shared.idle.sleeping(), 1, "nobody was called for it: somebody searches");
+            let task = worker.shared.injector.pop().expect("it was injected");
             worker.shared.peers[1].next.put(task);
-            socket.write_all(&[1]).expect("the socket takes it");
-            worker.sleep(|| false);
-            assert_eq!(worker.shared.idle.sleeping(), 0);
-            // The one that was called finds it.
-            let task = worker.shared.peers[1].next.take().expect("it was put there");
-            worker.shared.idle.end_search();
-            worker.run_task(task);
-            let reads = worker.find().expect("the socket is ready");
-            worker.run_task(reads);
+            assert_eq!(wait(worker, false), 0);
+            let stolen = worker.find().expect("it is the other's");
+            worker.run_task(stolen);
         });
     }
 }
