@@ -3,7 +3,8 @@
 //! To sleep in the kernel and be woken costs some microseconds of CPU time, and to be woken takes ten or twenty in a virtual machine. If the
 //! next event comes sooner than that, as from a partner on the same machine that answers at once, it is both cheaper and much quicker to
 //! ask the reactor a few times more. If it does not come, that was in vain. Nobody knows beforehand, so it goes by what it was like before,
-//! in CPU time of this thread, which both are measured in:
+//! in CPU time of this thread, which both are measured in. (A task that another thread spawns or wakes ends it, but does not speak for it:
+//! who waits awake for each of them makes their sender slower, by half and more, than who finds some hundreds when it wakes.)
 //!
 //! * Lingering goes on while it costs, on the average of late, no more than one and a half times what sleeping does. It costs the time
 //!   until the event, or the whole [`limit`](Linger::limit) and a sleep on top.
@@ -60,7 +61,7 @@ impl Linger {
         };
     }
 
-    /// It has looked on for so long, and there was an event or not.
+    /// It has looked on for so long, and there was an event of the reactor's or not.
     pub(super) fn lingered(&mut self, cpu_ns: u64, was_event: bool) {
         let cost_ns = if was_event { cpu_ns } else { cpu_ns + self.sleep_ns };
         self.cost_ns = match self.run {

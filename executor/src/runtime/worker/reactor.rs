@@ -117,20 +117,22 @@ impl<'a> Worker<'a> {
             return true;
         }
         let began = Instant::now();
-        let has_event = loop {
+        let (has_event, has_work) = loop {
             self.counters().reactor_checks.add_one();
             self.turn(driver, Some(Duration::ZERO));
-            if !self.local.lanes.is_empty() || !self.shared.injector.is_empty() || must_not() {
-                break true;
+            if !self.local.lanes.is_empty() || must_not() {
+                break (true, true);
             }
-            if began.elapsed() >= limit {
-                break false;
+            // What comes from outside is taken, but not waited for: it is better taken by batches, and its sender undisturbed.
+            let is_injected = !self.shared.injector.is_empty();
+            if is_injected || began.elapsed() >= limit {
+                break (false, is_injected);
             }
         };
         let since = self.at;
         self.at = self.lease.charge_runtime(since);
         self.linger.lingered(self.at.nanos_since(since), has_event);
-        has_event
+        has_work
     }
 }
 
