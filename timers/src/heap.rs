@@ -217,10 +217,15 @@ impl<K: Ord + Copy> IndexedHeap<K> {
     fn sift_down(&mut self, mut at: usize, key: K, id: u32) {
         loop {
             let first = at * ARITY + 1;
-            let last = (first + ARITY).min(self.keys.len());
-            let Some(least) = (first..last).min_by_key(|&child| self.keys[child]) else {
-                break;
+            let children = self.keys.get(first..).unwrap_or_default();
+            let least = match children.first_chunk() {
+                Some(all) => least_of(all),
+                None => match (0..children.len()).min_by_key(|&child| children[child]) {
+                    Some(least) => least,
+                    None => break,
+                },
             };
+            let least = first + least;
             if key <= self.keys[least] {
                 break;
             }
@@ -236,6 +241,13 @@ impl<K: Ord + Copy> IndexedHeap<K> {
         self.ids[at] = id;
         self.positions[id as usize] = at as u32;
     }
+}
+
+/// Which of a node's children has the smallest key: two comparisons that do not wait for each other, and one that does.
+fn least_of<K: Ord>(keys: &[K; ARITY]) -> usize {
+    let one = usize::from(keys[1] < keys[0]);
+    let other = 2 + usize::from(keys[3] < keys[2]);
+    if keys[other] < keys[one] { other } else { one }
 }
 
 #[cfg(test)]

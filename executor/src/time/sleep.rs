@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::instant_after;
 use crate::coop::Courtesy;
 use crate::reactor::{Reactor, TimerKey};
-use crate::runtime::Handle;
+use crate::runtime::{Handle, context};
 
 /// Waits until `duration` has passed. A duration too long to represent means 30 years.
 ///
@@ -128,7 +128,7 @@ impl Sleep {
         if let Some(Timer { reactor, key: Some(key) }) = &self.timer {
             return if reactor.poll_timer(key, cx.waker()) { Poll::Ready(()) } else { Poll::Pending };
         }
-        let reactor = Handle::current().reactor().clone();
+        let reactor = context::with_current(|shared| Arc::clone(shared.reactor())).unwrap_or_else(|| Handle::missing());
         match reactor.insert_timer(self.deadline, cx.waker()) {
             Some(key) => {
                 self.timer = Some(Timer { reactor, key: Some(key) });
