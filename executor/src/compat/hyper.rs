@@ -142,6 +142,13 @@ where
 }
 
 /// Gives hyper its timeouts, in wall time.
+///
+/// What it makes is a [`Sleep`] that leaves the clock to the reactor of the runtime that polls it first: it is ready once that has fired it, by
+/// a turn of a worker behind the deadline, and not by the deadline alone.
+///
+/// # Panics
+///
+/// When such a sleep is polled for the first time outside of a runtime.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HyperTimer;
 
@@ -182,11 +189,12 @@ mod tests {
     #[test]
     fn a_timer_is_ready_behind_its_deadline_and_not_before() {
         let runtime = crate::LocalRuntime::new().unwrap();
-        let begin = Instant::now();
-        for deadline in [begin, begin + Duration::from_millis(5)] {
-            runtime.block_on(HyperTimer.sleep_until(deadline));
-            assert!(Instant::now() >= deadline);
-        }
+        runtime.block_on(async {
+            let mut passed = HyperTimer.sleep_until(Instant::now());
+            assert!(futures::poll!(&mut passed).is_pending(), "the reactor has not looked yet");
+            passed.as_mut().await;
+            assert!(futures::poll!(&mut passed).is_ready(), "it stays so");
+        });
         runtime.block_on(async {
             let mut sleep = HyperTimer.sleep(Duration::from_secs(1000));
             assert!(futures::poll!(&mut sleep).is_pending());
@@ -195,5 +203,10 @@ mod tests {
             sleep.await;
             assert!(Instant::now() >= deadline);
         });
+        let mut sleep = HyperTimer.sleep(Duration::from_secs(1000));
+        runtime.block_on(async { assert!(futures::poll!(&mut sleep).is_pending()) });
+        drop(runtime);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert!(sleep.as_mut().poll(&mut cx).is_ready(), "nothing would fire it any more");
     }
 }

@@ -120,3 +120,24 @@ mod os {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_alarm_whose_time_has_passed_is_not_relied_on() {
+        let mut alarm = Alarm { rings_at: 5, ..Alarm::none() };
+        alarm.is_over_by(4);
+        assert_eq!(alarm.rings_at(), 5);
+        alarm.is_over_by(5);
+        assert_eq!(alarm.rings_at(), NEVER);
+    }
+
+    #[test]
+    fn one_that_cannot_be_set_says_so() {
+        let mut alarm = Alarm::none();
+        assert!(!alarm.set(5, Duration::from_nanos(5)));
+        assert_eq!(alarm.rings_at(), NEVER);
+    }
+}

@@ -166,7 +166,8 @@ impl Readiness {
     }
 
     fn wait(&self, cx: &mut Context<'_>, direction: Direction) -> Poll<io::Result<Observed>> {
-        // Declared before the guard, so that it is dropped after it if it is not needed.
+        // Cloned outside the lock, and mostly needed: a report has taken the one before. Declared before the guard, so that it is
+        // dropped after it if it is not.
         let waker = cx.waker().clone();
         let mut waiters = lock(&self.waiters);
         let state = self.state(direction);
@@ -297,6 +298,36 @@ mod tests {
         readiness.clear_drained(Direction::Read, observed);
         assert_ready_ok!(readiness.poll(&mut cx, Direction::Read));
         assert_pending!(readiness.poll(&mut cx, Direction::Write));
+    }
+
+    #[test]
+    fn a_closed_side_stays_so_when_more_is_reported_until_an_attempt_would_block() {
+        let readiness = Readiness::new(false);
+        let waker = noop_waker();
+        let mut cx = Context::from_waker(&waker);
+        report(&readiness, Report { read_closed: true, ..Report::default() });
+        report(&readiness, READABLE);
+        let observed = assert_ready_ok!(readiness.poll(&mut cx, Direction::Read));
+        readiness.clear_drained(Direction::Read, observed);
+        let observed = assert_ready_ok!(readiness.poll(&mut cx, Direction::Read));
+        readiness.clear(Direction::Read, observed);
+        assert_pending!(readiness.poll(&mut cx, Direction::Read));
+    }
+
+    #[test]
+    fn what_is_shut_down_stays_so() {
+        let readiness = Readiness::new(true);
+        let waker = noop_waker();
+        let mut cx = Context::from_waker(&waker);
+        let observed = assert_ready_ok!(readiness.poll(&mut cx, Direction::Read));
+        let mut wakers = Wakers::default();
+        readiness.shut_down(&mut wakers);
+        readiness.clear(Direction::Read, observed);
+        report(&readiness, Report { read_closed: true, ..READABLE });
+        for direction in [Direction::Read, Direction::Write] {
+            assert!(matches!(readiness.poll(&mut cx, direction), Poll::Ready(Err(_))));
+            assert!(matches!(readiness.poll_owned(&mut cx, direction, &mut None), Poll::Ready(Err(_))));
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! A point in wall time to wait for.
 //!
 //! Invariant: a `Sleep` that holds a timer owns that timer's place in the reactor, and gives it back on drop. One
-//! that was never polled, or whose deadline had passed when it was, holds none.
+//! that was never polled, or whose deadline had passed when it was, holds none; an unhurried one does in the second case, too, until
+//! the reactor has fired it.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -41,7 +41,11 @@ impl Linger {
             self.skip -= 1;
             return Duration::ZERO;
         }
-        Duration::from_nanos(self.worth_ns().min(LONGEST_NS))
+        Duration::from_nanos(self.limit_ns())
+    }
+
+    fn limit_ns(&self) -> u64 {
+        self.worth_ns().min(LONGEST_NS)
     }
 
     fn worth_ns(&self) -> u64 {
@@ -63,7 +67,8 @@ impl Linger {
 
     /// It has looked on for so long, and there was an event of the reactor's or not.
     pub(super) fn lingered(&mut self, cpu_ns: u64, was_event: bool) {
-        let cost_ns = if was_event { cpu_ns } else { cpu_ns + self.sleep_ns };
+        // In vain it costs all of the limit, also if it was cut short.
+        let cost_ns = if was_event { cpu_ns } else { self.limit_ns().max(cpu_ns) + self.sleep_ns };
         self.cost_ns = match self.run {
             0 => cost_ns,
             _ => self.cost_ns - self.cost_ns / 8 + cost_ns / 8,
@@ -129,6 +134,19 @@ mod tests {
         let phase = |ns| std::iter::repeat_n(ns, 5_000);
         let (_, lingered) = run(5_000, phase(50_000).chain(phase(3_000)).chain(phase(50_000)));
         assert!((3_900..5_200).contains(&lingered), "{lingered} times");
+    }
+
+    #[test]
+    fn what_ends_it_and_is_no_event_of_the_reactors_does_not_keep_it_up() {
+        let (mut linger, mut lingered) = (Linger::default(), 0);
+        linger.slept(5_000);
+        for _ in 0..10_000 {
+            if !linger.limit().is_zero() {
+                lingered += 1;
+                linger.lingered(1_000, false);
+            }
+        }
+        assert!(lingered < 30, "{lingered} times");
     }
 
     #[test]

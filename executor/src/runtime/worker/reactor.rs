@@ -51,22 +51,41 @@ impl<'a> Worker<'a> {
     pub(in crate::runtime) fn sleep(&mut self, must_not: impl Fn() -> bool) {
         self.local.lanes.suspend();
         let mut driver = try_driver(self.shared);
-        let lingered = driver.as_mut().is_some_and(|driver| !must_not() && self.linger(driver, &must_not));
-        let slept_in = if lingered { Some(Place::Reactor) } else { self.sleep_with(&mut driver, must_not) };
-        let offers = slept_in.is_none() && driver.is_some();
+        let ended = self.wait(&mut driver, must_not);
+        let offers = driver.is_some();
         drop(driver);
         let since = self.at;
         self.at = self.lease.charge_runtime(since);
         self.turn = Turn::begin(self.at);
         self.local.lanes.resume();
-        if slept_in == Some(Place::Reactor) {
-            self.turned_at = self.at;
-            if !lingered {
+        match ended {
+            Ended::Awake => self.turned_at = self.at,
+            Ended::Asleep(Place::Reactor) => {
+                self.turned_at = self.at;
                 self.linger.slept(self.at.nanos_since(since));
             }
-        } else if offers {
-            self.offer_reactor();
+            Ended::AtOnce if offers => self.offer_reactor(),
+            Ended::AtOnce | Ended::Asleep(Place::Parker) => {}
         }
+    }
+
+    fn wait(&mut self, driver: &mut Option<MutexGuard<'a, Driver>>, must_not: impl Fn() -> bool) -> Ended {
+        if let Some(driver) = driver
+            && !must_not()
+        {
+            let limit = self.linger.limit();
+            if !limit.is_zero() {
+                // First, for a turn of the reactor runs wakers, which may take long, and nobody is called while one searches.
+                let left = std::mem::take(&mut self.searching) && self.shared.idle.leave_search();
+                if left && self.shared.has_work() {
+                    return Ended::AtOnce;
+                }
+                if self.linger(driver, limit, &must_not) {
+                    return Ended::Awake;
+                }
+            }
+        }
+        self.sleep_with(driver, must_not).map_or(Ended::AtOnce, Ended::Asleep)
     }
 
     /// Counts itself asleep, and sleeps if there is nothing to do. Says where it has slept.
@@ -106,18 +125,14 @@ impl<'a> Worker<'a> {
         slept_in
     }
 
-    /// Looks on for a moment, if that is likely to be worth it (see [`linger`](super::linger)). True: there is something to do.
-    fn linger(&mut self, driver: &mut Driver, must_not: impl Fn() -> bool) -> bool {
-        let limit = self.linger.limit();
-        if limit.is_zero() {
-            return false;
-        }
-        // First, for a turn of the reactor runs wakers, which may take long, and nobody is called while one searches.
-        if std::mem::take(&mut self.searching) && self.shared.idle.leave_search() && self.shared.has_work() {
-            return true;
-        }
+    /// Looks on for so long (see [`linger`](super::linger)). True: there is something to do.
+    fn linger(&mut self, driver: &mut Driver, limit: Duration, must_not: impl Fn() -> bool) -> bool {
         let began = Instant::now();
         let (has_event, has_work) = loop {
+            // Not by the reactor's doing.
+            if must_not() {
+                break (false, true);
+            }
             self.counters().reactor_checks.add_one();
             self.turn(driver, Some(Duration::ZERO));
             if !self.local.lanes.is_empty() || must_not() {
@@ -134,6 +149,15 @@ impl<'a> Worker<'a> {
         self.linger.lingered(self.at.nanos_since(since), has_event);
         has_work
     }
+}
+
+/// How a worker's wait has ended.
+enum Ended {
+    /// There was something to do before it began.
+    AtOnce,
+    /// While it looked on.
+    Awake,
+    Asleep(Place),
 }
 
 /// The driver, if nobody has it.

@@ -424,6 +424,8 @@ mod lingering {
             let task = worker.shared.injector.pop().expect("it was injected");
             worker.shared.peers[1].next.put(task);
             assert_eq!(wait(worker, false), 0);
+            assert_eq!(worker.shared.idle.sleeping(), 0, "somebody is called to sleep in the reactor");
+            worker.shared.idle.end_search();
             let stolen = worker.find().expect("it is the other's");
             worker.run_task(stolen);
         });
