@@ -104,11 +104,11 @@ fn case(args: &Args, report: &mut Report, servers: &[Server; 2], connections: us
 
 fn rounds(args: &Args, servers: &[Server; 2], clients: &mut [Client; 2], pace: Pace) -> [Figures; 2] {
     let mut figures = [Figures::default(), Figures::default()];
-    let time = Duration::from_millis(args.choose(250, 700));
+    let time = Duration::from_millis(args.choose(250, 300));
     for which in [0, 1] {
         Figures::default().measure(&servers[which], &mut clients[which], pace, time / 3);
     }
-    for round in 0..args.choose(7, 15) {
+    for round in 0..args.choose(7, 35) {
         for turn in 0..2 {
             let which = (round + turn) % 2;
             figures[which].measure(&servers[which], &mut clients[which], pace, time);
