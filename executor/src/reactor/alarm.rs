@@ -50,16 +50,10 @@ impl Alarm {
         is_set
     }
 
-    /// It has rung: this was among the events.
-    pub(super) fn has_rung(&mut self) {
-        self.rings_at = NEVER;
-    }
-
-    /// It should have rung if it was set to a time before this one, and is not relied on any more. If it comes after all, a sleep ends for
-    /// nothing.
+    /// It has rung if it was set to a time before this one, and is not relied on any more. Should it ring only now, a sleep ends for nothing.
     pub(super) fn is_over_by(&mut self, now: Nanos) {
         if self.rings_at <= now {
-            self.has_rung();
+            self.rings_at = NEVER;
         }
     }
 }

@@ -174,14 +174,8 @@ impl Driver {
         reactor.gate.awake();
 
         if polled.is_ok() {
-            let reports = self.events.iter().filter_map(|event| match event.token() {
-                sources::WAKE => None,
-                sources::ALARM => {
-                    self.alarm.has_rung();
-                    None
-                }
-                token => Some((token, Report::from(event))),
-            });
+            let events = self.events.iter().filter(|event| !matches!(event.token(), sources::WAKE | sources::ALARM));
+            let reports = events.map(|event| (event.token(), Report::from(event)));
             reactor.sources.report(reports, &mut self.wakers);
         }
         let now = reactor.timers.now();

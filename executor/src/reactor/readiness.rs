@@ -472,15 +472,23 @@ mod models {
         builder.check(f);
     }
 
+    /// Does it on another thread.
+    fn beside<R: 'static>(world: &Arc<World>, act: impl FnOnce(&World) -> R + 'static) -> thread::JoinHandle<R> {
+        let world = world.clone();
+        thread::spawn(move || act(&world))
+    }
+
+    fn receive_and_close(world: &World) {
+        world.receive();
+        world.close();
+    }
+
     fn no_report_is_missed(owned: bool) {
         model(move || {
             let world = World::new();
-            let reporter = thread::spawn({
-                let world = world.clone();
-                move || {
-                    world.receive();
-                    world.receive();
-                }
+            let reporter = beside(&world, |world| {
+                world.receive();
+                world.receive();
             });
             assert_eq!(world.read(2, owned), 2);
             reporter.join().unwrap();
@@ -501,13 +509,7 @@ mod models {
     fn the_end_is_not_missed() {
         model(|| {
             let world = World::new();
-            let reporter = thread::spawn({
-                let world = world.clone();
-                move || {
-                    world.receive();
-                    world.close();
-                }
-            });
+            let reporter = beside(&world, receive_and_close);
             assert_eq!(world.read(2, false), 1);
             reporter.join().unwrap();
         });
@@ -518,17 +520,8 @@ mod models {
     fn of_two_readers_both_are_served() {
         model(|| {
             let world = World::new();
-            let reader = thread::spawn({
-                let world = world.clone();
-                move || world.read(2, false)
-            });
-            let reporter = thread::spawn({
-                let world = world.clone();
-                move || {
-                    world.receive();
-                    world.close();
-                }
-            });
+            let reader = beside(&world, |world| world.read(2, false));
+            let reporter = beside(&world, receive_and_close);
             let read = world.read(2, true) + reader.join().unwrap();
             assert_eq!(read, 1);
             reporter.join().unwrap();
