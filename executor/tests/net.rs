@@ -358,6 +358,47 @@ fn several_buffers_are_written_and_read_at_once() {
 }
 
 #[test]
+fn buffers_of_any_size_are_written_in_order() {
+    let bytes: Vec<u8> = (0..=u8::MAX).cycle().take(3000).collect();
+    run(async move {
+        let (mut client, mut server) = pair().await;
+        for cuts in
+            [[0, 0, 0], [0, 1, 1], [0, 100, 1023], [1, 1, 1024], [1024, 1024, 1024], [7, 500, 1025], [0, 2000, 3000]]
+        {
+            let [first, second, end] = cuts;
+            let parts = [&bytes[..first], &bytes[first..second], &bytes[second..end]].map(IoSlice::new);
+            assert_eq!(client.write_vectored(&parts).await.unwrap(), end, "{cuts:?}");
+            let mut received = vec![0; end];
+            server.read_exact(&mut received).await.unwrap();
+            assert_eq!(received, bytes[..end], "{cuts:?}");
+        }
+    });
+}
+
+#[test]
+fn small_buffers_wait_for_room() {
+    const TOTAL: usize = 20 << 20;
+    run(async {
+        let (mut client, mut server) = pair().await;
+        let sent = stipend::spawn(async move {
+            let mut sent: usize = 0;
+            while sent < TOTAL {
+                let bytes: [u8; 900] = std::array::from_fn(|at| ((sent + at) % 251) as u8);
+                sent +=
+                    client.write_vectored(&[IoSlice::new(&bytes[..300]), IoSlice::new(&bytes[300..])]).await.unwrap();
+            }
+            sent
+        });
+        // It has long stopped by then.
+        stipend::time::sleep(Duration::from_millis(100)).await;
+        let mut received = Vec::new();
+        server.read_to_end(&mut received).await.unwrap();
+        assert_eq!(received.len(), sent.await.unwrap());
+        assert!(received.iter().enumerate().all(|(at, byte)| *byte == (at % 251) as u8));
+    });
+}
+
+#[test]
 fn sockets_go_to_the_standard_library_and_come_back() {
     run(async {
         let (client, mut server) = pair().await;

@@ -14,6 +14,10 @@ use mio::event::Source;
 use crate::reactor::{Direction, Initially, Io};
 use crate::runtime::Handle;
 
+/// As many bytes as a vectored write copies together. `send` takes some 200 ns less than `writev` on Linux, which goes
+/// through the layer of files; to copy so much takes a tenth of that.
+const GATHERED: usize = 1024;
+
 /// A socket that carries a stream of bytes.
 pub(super) trait Socket: Source {
     /// The error of an attempt to connect that failed. Asking takes it away.
@@ -96,7 +100,18 @@ where
 
     pub(super) fn poll_write_vectored(&self, cx: &mut Context<'_>, buffers: &[IoSlice<'_>]) -> Poll<Result<usize>> {
         let wanted = buffers.iter().map(|buffer| buffer.len()).sum();
-        self.io.poll_transfer(cx, Direction::Write, wanted, |mut socket| socket.write_vectored(buffers))
+        self.io.poll_transfer(cx, Direction::Write, wanted, |mut socket| {
+            if wanted > GATHERED {
+                return socket.write_vectored(buffers);
+            }
+            let mut gathered = [0; GATHERED];
+            let mut end = 0;
+            for buffer in buffers {
+                gathered[end..end + buffer.len()].copy_from_slice(buffer);
+                end += buffer.len();
+            }
+            socket.write(&gathered[..end])
+        })
     }
 }
 
