@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
+use stipend_benches::random::Random;
 
 const REQUEST: &[u8] = b"GET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
@@ -21,8 +22,35 @@ const REQUEST: &[u8] = b"GET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n";
 pub(crate) enum Pace {
     /// Each connection sends as soon as it has its answer.
     Closed,
-    /// So many fall due each second, answered or not.
+    /// So many fall due each second, answered or not, at random (a Poisson process): at equal distances a server is measured by whether
+    /// the next one comes shortly before it would sleep or shortly behind.
     Open { per_second: f64 },
+}
+
+/// The moments at which requests fall due.
+struct Arrivals {
+    pace: Pace,
+    next: Instant,
+    end: Instant,
+    random: Random,
+}
+
+impl Arrivals {
+    /// When the next falls due, if that is before the end.
+    fn next(&self, now: Instant) -> Option<Instant> {
+        let next = match self.pace {
+            Pace::Closed => now,
+            Pace::Open { .. } => self.next,
+        };
+        (next < self.end).then_some(next)
+    }
+
+    /// Goes on to the one behind it.
+    fn advance(&mut self) {
+        if let Pace::Open { per_second } = self.pace {
+            self.next += Duration::from_secs_f64(-(1.0 - self.random.unit()).ln() / per_second);
+        }
+    }
 }
 
 /// What a run came to.
@@ -45,6 +73,8 @@ pub(crate) struct Client {
     connections: Vec<Connection>,
     /// The length of an answer.
     answer: usize,
+    /// The same numbers for each client, so that all servers see the same arrivals.
+    random: Random,
 }
 
 impl Client {
@@ -64,7 +94,7 @@ impl Client {
             Ok(Connection { stream, due: None, received: 0 })
         };
         let connections = (0..connections).map(connect).collect::<io::Result<Vec<_>>>()?;
-        Ok(Self { poll, events: Events::with_capacity(1024), connections, answer })
+        Ok(Self { poll, events: Events::with_capacity(1024), connections, answer, random: Random::default() })
     }
 
     /// Sends for so long, and waits for the last answers.
@@ -75,25 +105,19 @@ impl Client {
     fn try_run(&mut self, pace: Pace, time: Duration) -> io::Result<Run> {
         let mut latency_ns = Histogram::new_with_bounds(1, 60_000_000_000, 3).map_err(io::Error::other)?;
         let start = Instant::now();
-        let end = start + time;
+        let mut arrivals = Arrivals { pace, next: start, end: start + time, random: self.random.clone() };
         let mut free: VecDeque<usize> = (0..self.connections.len()).collect();
         let (mut sent, mut answered) = (0_u64, 0_u64);
         loop {
             let now = Instant::now();
-            // The next that falls due, if it does before the end.
-            let due = |sent: u64| match pace {
-                Pace::Closed => (now < end).then_some(now),
-                Pace::Open { per_second } => {
-                    Some(start + Duration::from_secs_f64(sent as f64 / per_second)).filter(|due| *due < end)
-                }
-            };
-            while let Some(due) = due(sent).filter(|due| *due <= now)
+            while let Some(due) = arrivals.next(now).filter(|due| *due <= now)
                 && let Some(index) = free.pop_front()
             {
                 self.send(index, due)?;
                 sent += 1;
+                arrivals.advance();
             }
-            let next = due(sent);
+            let next = arrivals.next(now);
             if next.is_none() && sent == answered {
                 break;
             }
@@ -109,7 +133,9 @@ impl Client {
                 }
             }
         }
-        Ok(Run { latency_ns, took: start.elapsed() })
+        let took = start.elapsed();
+        self.random = arrivals.random;
+        Ok(Run { latency_ns, took })
     }
 
     /// Looks for answers, and waits for them no longer than that. The system waits in whole milliseconds, so for less it looks again and
