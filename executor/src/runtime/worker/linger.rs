@@ -6,32 +6,68 @@
 //! in CPU time of this thread, which both are measured in. (A task that another thread spawns or wakes ends it, but does not speak for it:
 //! who waits awake for each of them makes their sender slower, by half and more, than who finds some hundreds when it wakes.)
 //!
-//! * Lingering goes on while it costs, on the average of late, no more than one and a half times what sleeping does. It costs the time
-//!   until the event, or the whole [`limit`](Linger::limit) and a sleep on top.
-//! * When it costs more the worker sleeps at once, the next 2, 4, ... and at last 1024 times, and then tries again. So one
+//! * How long it is worth goes by how long the events of late took to come, where that was seen: a limit is chosen that makes what
+//!   looking on and sleeping cost together least. A sleep counts twice there, for it also takes longer, and costs who wakes the worker. So
+//!   lingering never costs more than twice what sleeping does, on the average of late, and mostly less than it.
+//! * Now and then the longest limit is tried, which shows what a shorter one does not.
+//! * When none is worth it the worker sleeps at once, the next 2, 4, ... and at last 1024 times, and then tries again. So one
 //!   whose events come far apart spends a thousandth of its sleeps' cost on it, and one that has nothing to do nothing.
 
 use std::time::Duration;
 
 /// The longest that is looked on, whatever sleeping costs.
-const LONGEST_NS: u64 = 10_000;
+const LONGEST_NS: u64 = STEPS as u64 * STEP_NS;
+/// The limit goes by steps of about what one look takes.
+const STEP_NS: u64 = 1_000;
+const STEPS: usize = 10;
+/// How often a step is remembered to have begun.
+const MEMORY: u16 = 32;
+/// One linger of so many has the longest limit.
+const PROBE_EVERY: u32 = 16;
 /// How often at most the worker sleeps until lingering is tried again, as a power of two.
 const MOST_MISSES: u32 = 10;
-/// Having paid so often in a row, it is tried again soon if it does not any more.
+/// Having been worth it so often in a row, it is tried again soon if it is not any more.
 const PROVEN: u32 = 64;
 
 #[derive(Debug, Default)]
 pub(super) struct Linger {
     /// What a sleep costs: goes to the median, in steps of a thirty-second, as an interrupt may be in any. Zero: none was seen.
     sleep_ns: u64,
-    /// What lingering has cost, on the average of the last eight or so of this run.
-    cost_ns: u64,
-    /// How often in a row that was worth it.
+    /// What was seen in this run.
+    seen: [Step; STEPS],
+    /// How many steps are worth looking on for; none in a run's first linger, which is a probe.
+    worth: usize,
+    /// How often in a row it was worth it.
     run: u32,
     /// How often it was not, one after the other.
     misses: u32,
     /// So many sleeps to come are not put off.
     skip: u32,
+}
+
+/// One of the steps of which limits are made.
+#[derive(Clone, Copy, Debug, Default)]
+struct Step {
+    /// How often the worker was still looking on when it began, of late.
+    begun: u16,
+    /// How often the event came in it.
+    ended: u16,
+}
+
+impl Step {
+    fn count(&mut self, ended: bool) {
+        if self.begun == MEMORY {
+            self.begun /= 2;
+            self.ended /= 2;
+        }
+        self.begun += 1;
+        self.ended += u16::from(ended);
+    }
+
+    /// That the event comes in it if it has not come before.
+    fn chance(self) -> f64 {
+        if self.begun == 0 { 0.0 } else { f64::from(self.ended) / f64::from(self.begun) }
+    }
 }
 
 impl Linger {
@@ -41,15 +77,18 @@ impl Linger {
             self.skip -= 1;
             return Duration::ZERO;
         }
-        Duration::from_nanos(self.limit_ns())
+        Duration::from_nanos(self.steps() as u64 * STEP_NS)
     }
 
-    fn limit_ns(&self) -> u64 {
-        self.worth_ns().min(LONGEST_NS)
+    /// How many steps to look on for.
+    fn steps(&self) -> usize {
+        if self.run.is_multiple_of(PROBE_EVERY) { self.most() } else { self.worth.min(self.most()) }
     }
 
-    fn worth_ns(&self) -> u64 {
-        self.sleep_ns + self.sleep_ns / 2
+    /// The longest limit, as steps: one and a half sleeps.
+    fn most(&self) -> usize {
+        let most_ns = (self.sleep_ns + self.sleep_ns / 2).min(LONGEST_NS);
+        (most_ns / STEP_NS) as usize
     }
 
     /// The worker has slept, and that took so much CPU time.
@@ -67,22 +106,42 @@ impl Linger {
 
     /// It has looked on for so long, and there was an event of the reactor's or not.
     pub(super) fn lingered(&mut self, cpu_ns: u64, was_event: bool) {
-        // In vain it costs all of the limit, also if it was cut short.
-        let cost_ns = if was_event { cpu_ns } else { self.limit_ns().max(cpu_ns) + self.sleep_ns };
-        self.cost_ns = match self.run {
-            0 => cost_ns,
-            _ => self.cost_ns - self.cost_ns / 8 + cost_ns / 8,
-        };
-        if self.cost_ns <= self.worth_ns() {
-            self.run = self.run.saturating_add(1);
+        if was_event {
+            let ended = (cpu_ns.saturating_sub(1) / STEP_NS).min(STEPS as u64 - 1) as usize;
+            self.seen[..ended].iter_mut().for_each(|step| step.count(false));
+            self.seen[ended].count(true);
+        } else {
+            // In vain all of it was, also if it was cut short.
+            let looked = self.steps();
+            self.seen[..looked].iter_mut().for_each(|step| step.count(false));
+        }
+        self.worth = self.worth();
+        if self.worth > 0 {
+            self.run = self.run.wrapping_add(1);
             if self.run >= PROVEN {
                 self.misses = 0;
             }
         } else {
-            self.run = 0;
             self.misses = (self.misses + 1).min(MOST_MISSES);
-            self.skip = 1 << self.misses;
+            *self = Self { sleep_ns: self.sleep_ns, misses: self.misses, skip: 1 << self.misses, ..Self::default() };
         }
+    }
+
+    /// The number of steps with which looking on and sleeping cost least, by what was seen; the greatest if there are several.
+    fn worth(&self) -> usize {
+        let sleep_ns = 2.0 * self.sleep_ns as f64;
+        let (mut best, mut least_ns) = (0, sleep_ns);
+        let (mut waits, mut looked_ns) = (1.0, 0.0);
+        for (before, step) in self.seen.iter().enumerate() {
+            // An event that comes in it comes in the middle of it.
+            looked_ns += waits * (1.0 - step.chance() / 2.0) * STEP_NS as f64;
+            waits *= 1.0 - step.chance();
+            let cost_ns = looked_ns + waits * sleep_ns;
+            if cost_ns <= least_ns {
+                (best, least_ns) = (before + 1, cost_ns);
+            }
+        }
+        best
     }
 }
 
@@ -134,6 +193,41 @@ mod tests {
         let phase = |ns| std::iter::repeat_n(ns, 5_000);
         let (_, lingered) = run(5_000, phase(50_000).chain(phase(3_000)).chain(phase(50_000)));
         assert!((3_900..5_200).contains(&lingered), "{lingered} times");
+    }
+
+    #[test]
+    fn where_some_events_come_at_once_it_looks_on_for_as_long_as_those_take() {
+        let some = |quick_ns| move |n| if n % 5 < 3 { quick_ns } else { 50_000 };
+        for quick_ns in [700, 1_500, 2_900] {
+            let (spent_ns, lingered) = run(5_000, (0..10_000).map(some(quick_ns)));
+            assert!(lingered > 9_900, "{lingered} times");
+            let limit_ns = quick_ns.next_multiple_of(STEP_NS);
+            let best_ns = 6_000 * quick_ns + 4_000 * (limit_ns + 5_000);
+            assert!(spent_ns <= best_ns + best_ns / 10, "{spent_ns} ns, {best_ns} at the best");
+        }
+        // Also when those come to take longer, which only the longest limit shows.
+        let (_, quick) = run(5_000, (0..10_000).map(some(700)));
+        let (_, both) = run(5_000, (0..10_000).map(some(700)).chain((0..10_000).map(some(2_900))));
+        assert!(both - quick > 9_000, "{} times", both - quick);
+    }
+
+    #[test]
+    fn an_event_just_behind_any_limit_ends_it() {
+        let mut linger = Linger::default();
+        linger.slept(5_000);
+        for _ in 0..1_000 {
+            linger.lingered(700, true);
+        }
+        let vain = (0..1_000)
+            .filter(|_| {
+                let limit = linger.limit();
+                if !limit.is_zero() {
+                    linger.lingered(limit.as_nanos() as u64, false);
+                }
+                !limit.is_zero()
+            })
+            .count();
+        assert!(vain < 100, "{vain} times");
     }
 
     #[test]
