@@ -97,6 +97,11 @@ impl Client {
         Ok(Self { poll, events: Events::with_capacity(1024), connections, answer, random: Random::default() })
     }
 
+    /// How many it has.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.len()
+    }
+
     /// Sends for so long, and waits for the last answers.
     pub(crate) fn run(&mut self, pace: Pace, time: Duration) -> Run {
         self.try_run(pace, time).expect("the server answers")

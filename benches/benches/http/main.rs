@@ -95,19 +95,20 @@ fn case(args: &Args, report: &mut Report, servers: &[Server; 2], connections: us
         let address = servers[which].address;
         Client::connect(address, connections).unwrap_or_else(|error| panic!("{}: {error}", SERVERS[which]))
     });
-    // A thread of the kernel that takes a processor for a millisecond twice a second, as there are, is in few of the short rounds, and
-    // in most of the long ones. With a thousand connections some answers take longer than a short round.
-    let round = Duration::from_millis(if connections <= 100 { 100 } else { 300 });
-    let closed = rounds(args, servers, &mut clients, Pace::Closed, round);
+    let closed = rounds(args, servers, &mut clients, Pace::Closed);
     let rate = median(&closed[1].per_second) / 2.0;
     add(report, &format!("closed/connections={connections}"), closed, None);
-    let open = rounds(args, servers, &mut clients, Pace::Open { per_second: rate }, round);
+    let open = rounds(args, servers, &mut clients, Pace::Open { per_second: rate });
     add(report, &format!("open/connections={connections}"), open, Some(rate));
 }
 
-/// As many rounds as go into the time of a case.
-fn rounds(args: &Args, servers: &[Server; 2], clients: &mut [Client; 2], pace: Pace, time: Duration) -> [Figures; 2] {
+/// As many rounds as go into the time of a case. A thread of the kernel that takes a processor for a millisecond twice a second, as there
+/// are, is in few short rounds and in most of the long ones. In the closed loop with a thousand connections some answers take longer than a
+/// short round.
+fn rounds(args: &Args, servers: &[Server; 2], clients: &mut [Client; 2], pace: Pace) -> [Figures; 2] {
     let mut figures = [Figures::default(), Figures::default()];
+    let is_slow = matches!(pace, Pace::Closed) && clients[0].connections() > 100;
+    let time = Duration::from_millis(if is_slow { 300 } else { 100 });
     for which in [0, 1] {
         Figures::default().measure(&servers[which], &mut clients[which], pace, time);
     }

@@ -6,9 +6,9 @@
 //! in CPU time of this thread, which both are measured in. (A task that another thread spawns or wakes ends it, but does not speak for it:
 //! who waits awake for each of them makes their sender slower, by half and more, than who finds some hundreds when it wakes.)
 //!
-//! * How long it is worth goes by how long the events of late took to come, where that was seen: a limit is chosen that makes what
-//!   looking on and sleeping cost together least. A sleep counts twice there, for it also takes longer, and costs who wakes the worker. So
-//!   lingering never costs more than twice what sleeping does, on the average of late, and mostly less than it.
+//! * For how long it is worth goes by how long the events of late took to come, where that was seen: a limit is chosen that makes what
+//!   looking on and sleeping cost together least, where a sleep counts [`SLEEP_COUNTS`] times. The limit is one and a half sleeps at the
+//!   most, so whatever comes, to look on and sleep costs no more than two and a half.
 //! * Now and then the longest limit is tried, which shows what a shorter one does not.
 //! * When none is worth it the worker sleeps at once, the next 2, 4, ... and at last 1024 times, and then tries again. So one
 //!   whose events come far apart spends a thousandth of its sleeps' cost on it, and one that has nothing to do nothing.
@@ -20,6 +20,9 @@ const LONGEST_NS: u64 = STEPS as u64 * STEP_NS;
 /// The limit goes by steps of about what one look takes.
 const STEP_NS: u64 = 1_000;
 const STEPS: usize = 10;
+/// How many times its CPU time a sleep counts. The processor that goes idle and comes back, which is on nobody's bill, and the interrupt that
+/// its waker sends cost twice as much again in a virtual machine, and what it waits for comes so much later.
+const SLEEP_COUNTS: f64 = 3.0;
 /// How often a step is remembered to have begun.
 const MEMORY: u16 = 32;
 /// One linger of so many has the longest limit.
@@ -129,7 +132,7 @@ impl Linger {
 
     /// The number of steps with which looking on and sleeping cost least, by what was seen; the greatest if there are several.
     fn worth(&self) -> usize {
-        let sleep_ns = 2.0 * self.sleep_ns as f64;
+        let sleep_ns = SLEEP_COUNTS * self.sleep_ns as f64;
         let (mut best, mut least_ns) = (0, sleep_ns);
         let (mut waits, mut looked_ns) = (1.0, 0.0);
         for (before, step) in self.seen.iter().enumerate() {
