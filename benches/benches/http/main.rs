@@ -102,20 +102,26 @@ fn case(args: &Args, report: &mut Report, servers: &[Server; 2], connections: us
     add(report, &format!("open/connections={connections}"), open, Some(rate));
 }
 
-/// As many rounds as go into the time of a case. A thread of the kernel that takes a processor for a millisecond twice a second, as there
-/// are, is in few short rounds and in most of the long ones. In the closed loop with a thousand connections some answers take longer than a
-/// short round.
+/// As many rounds as go into the time of a case. They are short: a thread of the kernel that takes a processor for a millisecond twice a
+/// second, as there are, is in few of them then. In the open loop all that falls due meanwhile waits, so it has the shortest, and a rest
+/// before each, in which the system sends the acknowledgments that it has put off at the end of the one before. In the closed loop
+/// with a thousand connections some answers take longer than a short round.
 fn rounds(args: &Args, servers: &[Server; 2], clients: &mut [Client; 2], pace: Pace) -> [Figures; 2] {
     let mut figures = [Figures::default(), Figures::default()];
-    let is_slow = matches!(pace, Pace::Closed) && clients[0].connections() > 100;
-    let time = Duration::from_millis(if is_slow { 300 } else { 100 });
+    let (time, rest) = match pace {
+        Pace::Open { .. } => (50, 50),
+        Pace::Closed if clients[0].connections() <= 100 => (100, 0),
+        Pace::Closed => (300, 0),
+    };
+    let (time, rest) = (Duration::from_millis(time), Duration::from_millis(rest));
     for which in [0, 1] {
         Figures::default().measure(&servers[which], &mut clients[which], pace, time);
     }
-    let rounds = args.choose(2100, 10_500) / time.as_millis() as usize;
+    let rounds = args.choose(2100, 10_500) / (rest + time).as_millis() as usize;
     for round in 0..rounds {
         for turn in 0..2 {
             let which = (round + turn) % 2;
+            std::thread::sleep(rest);
             figures[which].measure(&servers[which], &mut clients[which], pace, time);
         }
     }
