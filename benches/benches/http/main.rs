@@ -102,22 +102,22 @@ fn case(args: &Args, report: &mut Report, servers: &[Server; 2], connections: us
     add(report, &format!("open/connections={connections}"), open, Some(rate));
 }
 
-/// As many rounds as go into the time of a case. They are short: a thread of the kernel that takes a processor for a millisecond twice a
-/// second, as there are, is in few of them then. In the open loop all that falls due meanwhile waits, so it has the shortest, and a rest
-/// before each, in which the system sends the acknowledgments that it has put off at the end of the one before. In the closed loop
-/// with a thousand connections some answers take longer than a short round.
+/// The rounds are short: a thread of the kernel that takes a processor for a millisecond twice a
+/// second, as there are, is in few of them then. In the closed loop with a thousand connections some answers take longer than that.
+///
+/// In the open loop all that falls due while a server is held up waits, so it has twice the time, and a rest before each round, in which
+/// the system sends the acknowledgments that it has put off at the end of the one before.
 fn rounds(args: &Args, servers: &[Server; 2], clients: &mut [Client; 2], pace: Pace) -> [Figures; 2] {
     let mut figures = [Figures::default(), Figures::default()];
-    let (time, rest) = match pace {
-        Pace::Open { .. } => (50, 50),
-        Pace::Closed if clients[0].connections() <= 100 => (100, 0),
-        Pace::Closed => (300, 0),
+    let (rounds, time, rest) = match pace {
+        Pace::Open { .. } => (args.choose(14, 140), 100, 50),
+        Pace::Closed if clients[0].connections() <= 100 => (args.choose(21, 105), 100, 0),
+        Pace::Closed => (args.choose(7, 35), 300, 0),
     };
     let (time, rest) = (Duration::from_millis(time), Duration::from_millis(rest));
     for which in [0, 1] {
         Figures::default().measure(&servers[which], &mut clients[which], pace, time);
     }
-    let rounds = args.choose(2100, 10_500) / (rest + time).as_millis() as usize;
     for round in 0..rounds {
         for turn in 0..2 {
             let which = (round + turn) % 2;
