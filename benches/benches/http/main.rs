@@ -82,7 +82,7 @@ impl Figures {
         let before = server.cpu_ns();
         let run = client.run(pace, time);
         let cpu_ns = server.cpu_ns() - before;
-        let answered = run.latency_ns.len() as f64;
+        let answered = run.answered as f64;
         self.per_second.push(answered / run.took.as_secs_f64());
         self.p50_us.push(run.latency_ns.value_at_quantile(0.5) as f64 / 1e3);
         self.p99_us.push(run.latency_ns.value_at_quantile(0.99) as f64 / 1e3);
