@@ -25,9 +25,11 @@ const WARM_UP: Duration = Duration::from_millis(10);
 pub(crate) enum Pace {
     /// Each connection sends as soon as it has its answer.
     Closed,
-    /// So many fall due each second, answered or not, at random (a Poisson process): at equal distances a server is measured by whether
-    /// the next one comes shortly before it would sleep or shortly behind.
-    Open { per_second: f64 },
+    /// So many fall due each second, answered or not, at equal distances.
+    Even { per_second: f64 },
+    /// The same on the average, at random (a Poisson process). At equal distances a busy server is measured by whether the next one comes
+    /// shortly before it would sleep or shortly behind.
+    Random { per_second: f64 },
 }
 
 /// The moments at which requests fall due.
@@ -43,17 +45,25 @@ impl Arrivals {
     fn next(&self, now: Instant) -> Option<Instant> {
         let next = match self.pace {
             Pace::Closed => now,
-            Pace::Open { .. } => self.next,
+            Pace::Even { .. } | Pace::Random { .. } => self.next,
         };
         (next < self.end).then_some(next)
     }
 
     /// Goes on to the one behind it.
     fn advance(&mut self) {
-        if let Pace::Open { per_second } = self.pace {
-            self.next += Duration::from_secs_f64(-(1.0 - self.random.unit()).ln() / per_second);
-        }
+        let distance = match self.pace {
+            Pace::Closed => 0.0,
+            Pace::Even { per_second } => 1.0 / per_second,
+            Pace::Random { per_second } => -(1.0 - self.random.unit()).ln() / per_second,
+        };
+        self.next += Duration::from_secs_f64(distance);
     }
+}
+
+/// For latencies of up to a minute, to a thousandth.
+pub(crate) fn latencies() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("the bounds are in order")
 }
 
 /// What a run came to.
@@ -113,11 +123,11 @@ impl Client {
     }
 
     fn try_run(&mut self, pace: Pace, time: Duration) -> io::Result<Run> {
-        let mut latency_ns = Histogram::new_with_bounds(1, 60_000_000_000, 3).map_err(io::Error::other)?;
+        let mut latency_ns = latencies();
         let start = Instant::now();
         let counts_from = match pace {
             Pace::Closed => start,
-            Pace::Open { .. } => start + WARM_UP,
+            Pace::Even { .. } | Pace::Random { .. } => start + WARM_UP,
         };
         let mut arrivals = Arrivals { pace, next: start, end: start + time, random: self.random.clone() };
         let mut free: VecDeque<usize> = (0..self.connections.len()).collect();

@@ -61,8 +61,8 @@ impl Server {
         let cpu_ns = || os::process_cpu_ns(self.process.id()).expect("the server lives");
         let mut client = Client::connect(self.address, CONNECTIONS).expect("the server listens");
         let before = cpu_ns();
-        let run = client.run(Pace::Open { per_second }, time);
-        (cpu_ns() - before) as f64 / 1e3 / run.latency_ns.len() as f64
+        let run = client.run(Pace::Even { per_second }, time);
+        (cpu_ns() - before) as f64 / 1e3 / run.answered as f64
     }
 }
 

@@ -15,7 +15,7 @@ use crate::reactor::{Direction, Initially, Io};
 use crate::runtime::Handle;
 
 /// As many bytes as a vectored write copies together. `send` takes some 200 ns less than `writev` on Linux, which goes
-/// through the layer of files; to copy so much takes a tenth of that.
+/// through the layer of files; to clear so much and copy into it takes an eighth of that.
 const GATHERED: usize = 1024;
 
 /// A socket that carries a stream of bytes.
@@ -101,8 +101,10 @@ where
     pub(super) fn poll_write_vectored(&self, cx: &mut Context<'_>, buffers: &[IoSlice<'_>]) -> Poll<Result<usize>> {
         let wanted = buffers.iter().map(|buffer| buffer.len()).sum();
         self.io.poll_transfer(cx, Direction::Write, wanted, |mut socket| {
-            if wanted > GATHERED {
-                return socket.write_vectored(buffers);
+            match buffers {
+                [buffer] => return socket.write(buffer),
+                _ if wanted > GATHERED => return socket.write_vectored(buffers),
+                _ => {}
             }
             let mut gathered = [0; GATHERED];
             let mut end = 0;

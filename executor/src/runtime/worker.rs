@@ -29,8 +29,8 @@
 //!
 //! # Before it sleeps
 //!
-//! A worker that has run dry and has the reactor may ask it a few times more, for 10 us at the most and if that has been worth its CPU
-//! time of late: see [`linger`].
+//! A worker that has run dry and has the reactor may ask it a few times more, for 10 us at the most, for as long as events of late have
+//! come that soon often enough. Mostly that saves CPU time, and it may take two and a half times that of sleeping: see [`linger`].
 //!
 //! # What a stuck poll holds
 //!

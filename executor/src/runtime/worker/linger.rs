@@ -2,13 +2,13 @@
 //!
 //! To sleep in the kernel and be woken costs some microseconds of CPU time, and to be woken takes ten or twenty in a virtual machine. If the
 //! next event comes sooner than that, as from a partner on the same machine that answers at once, it is both cheaper and much quicker to
-//! ask the reactor a few times more. If it does not come, that was in vain. Nobody knows beforehand, so it goes by what it was like before,
-//! in CPU time of this thread, which both are measured in. (A task that another thread spawns or wakes ends it, but does not speak for it:
+//! ask the reactor a few times more. If it does not come, that was in vain. Nobody knows beforehand, so it goes by what it was like before:
+//! by how much CPU time a sleep takes, and how long events were waited for awake. (A task that another thread spawns or wakes ends it, but does not speak for it:
 //! who waits awake for each of them makes their sender slower, by half and more, than who finds some hundreds when it wakes.)
 //!
 //! * For how long it is worth goes by how long the events of late took to come, where that was seen: a limit is chosen that makes what
-//!   looking on and sleeping cost together least, where a sleep counts [`SLEEP_COUNTS`] times. The limit is one and a half sleeps at the
-//!   most, so whatever comes, to look on and sleep costs no more than two and a half.
+//!   looking on and sleeping cost together least, where a sleep counts [`SLEEP_COUNTS`] times: CPU time is given for latency. The limit
+//!   is one and a half sleeps at the most, so whatever comes, to look on and sleep takes the CPU time of two and a half and one look.
 //! * Now and then the longest limit is tried, which shows what a shorter one does not.
 //! * When none is worth it the worker sleeps at once, the next 2, 4, ... and at last 1024 times, and then tries again. So one
 //!   whose events come far apart spends a thousandth of its sleeps' cost on it, and one that has nothing to do nothing.
@@ -96,8 +96,7 @@ impl Linger {
 
     /// The worker has slept, and that took so much CPU time.
     pub(super) fn slept(&mut self, cpu_ns: u64) {
-        // What takes longer is not the sleep: it has woken hundreds of tasks, or it is wall time, or was not seen to be a sleep. And if it
-        // were, looking on for so long in vain would always be worth it.
+        // What takes longer is not the sleep: it has woken hundreds of tasks, or it is wall time, or was not seen to be a sleep.
         let cpu_ns = cpu_ns.min(LONGEST_NS);
         let step = (self.sleep_ns / 32).max(1);
         self.sleep_ns = match self.sleep_ns {
@@ -107,16 +106,15 @@ impl Linger {
         };
     }
 
-    /// It has looked on for so long, and there was an event of the reactor's or not.
-    pub(super) fn lingered(&mut self, cpu_ns: u64, was_event: bool) {
-        if was_event {
-            let ended = (cpu_ns.saturating_sub(1) / STEP_NS).min(STEPS as u64 - 1) as usize;
-            self.seen[..ended].iter_mut().for_each(|step| step.count(false));
-            self.seen[ended].count(true);
-        } else {
-            // In vain all of it was, also if it was cut short.
-            let looked = self.steps();
-            self.seen[..looked].iter_mut().for_each(|step| step.count(false));
+    /// It has looked on, and the reactor's first event came after so long, or none did.
+    pub(super) fn lingered(&mut self, event: Option<Duration>) {
+        // Of none all was in vain, also if it was cut short. An event that the last look found may have come behind the limit.
+        let steps = self.steps();
+        let ended_in = event.map(|after| (after.as_nanos().saturating_sub(1) / u128::from(STEP_NS)) as usize);
+        let ended_in = ended_in.map(|step| step.min(steps.saturating_sub(1)));
+        let looked = ended_in.map_or(steps, |step| step + 1);
+        for (index, step) in self.seen[..looked].iter_mut().enumerate() {
+            step.count(ended_in == Some(index));
         }
         self.worth = self.worth();
         if self.worth > 0 {
@@ -135,7 +133,8 @@ impl Linger {
         let sleep_ns = SLEEP_COUNTS * self.sleep_ns as f64;
         let (mut best, mut least_ns) = (0, sleep_ns);
         let (mut waits, mut looked_ns) = (1.0, 0.0);
-        for (before, step) in self.seen.iter().enumerate() {
+        // What was seen of more than may be looked on for now would never be seen again.
+        for (before, step) in self.seen[..self.most()].iter().enumerate() {
             // An event that comes in it comes in the middle of it.
             looked_ns += waits * (1.0 - step.chance() / 2.0) * STEP_NS as f64;
             waits *= 1.0 - step.chance();
@@ -161,7 +160,7 @@ mod tests {
             if limit_ns > 0 {
                 lingered += 1;
                 spent_ns += after_ns.min(limit_ns);
-                linger.lingered(after_ns.min(limit_ns), after_ns <= limit_ns);
+                linger.lingered((after_ns <= limit_ns).then_some(Duration::from_nanos(after_ns)));
                 if after_ns <= limit_ns {
                     continue;
                 }
@@ -219,18 +218,39 @@ mod tests {
         let mut linger = Linger::default();
         linger.slept(5_000);
         for _ in 0..1_000 {
-            linger.lingered(700, true);
+            linger.lingered(Some(Duration::from_nanos(700)));
         }
-        let vain = (0..1_000)
-            .filter(|_| {
-                let limit = linger.limit();
-                if !limit.is_zero() {
-                    linger.lingered(limit.as_nanos() as u64, false);
-                }
-                !limit.is_zero()
-            })
-            .count();
+        let vain = in_vain(&mut linger);
         assert!(vain < 100, "{vain} times");
+    }
+
+    #[test]
+    fn one_that_was_seen_late_does_not_keep_it_up() {
+        for late_ns in 700..=20_000 {
+            for cheaper_ns in [5_000, 3_000, 1_000] {
+                let mut linger = Linger::default();
+                linger.slept(5_000);
+                linger.lingered(Some(Duration::from_nanos(700)));
+                linger.lingered(Some(Duration::from_nanos(late_ns)));
+                while linger.sleep_ns > cheaper_ns {
+                    linger.slept(cheaper_ns);
+                }
+                let vain = in_vain(&mut linger);
+                assert!(vain < 100, "{vain} times behind {late_ns} ns, at {cheaper_ns}");
+            }
+        }
+    }
+
+    /// How often it looks on before a thousand sleeps, in vain.
+    fn in_vain(linger: &mut Linger) -> usize {
+        let looks_on = |linger: &mut Linger| {
+            let looks_on = !linger.limit().is_zero();
+            if looks_on {
+                linger.lingered(None);
+            }
+            looks_on
+        };
+        (0..1_000).filter(|_| looks_on(linger)).count()
     }
 
     #[test]
@@ -240,7 +260,7 @@ mod tests {
         for _ in 0..10_000 {
             if !linger.limit().is_zero() {
                 lingered += 1;
-                linger.lingered(1_000, false);
+                linger.lingered(None);
             }
         }
         assert!(lingered < 30, "{lingered} times");

@@ -128,6 +128,8 @@ impl<'a> Worker<'a> {
     /// Looks on for so long (see [`linger`](super::linger)). True: there is something to do.
     fn linger(&mut self, driver: &mut Driver, limit: Duration, must_not: impl Fn() -> bool) -> bool {
         let began = Instant::now();
+        // When the last look began: what it finds has come by then, and what it does about that is not waiting.
+        let mut waited = Duration::ZERO;
         let (has_event, has_work) = loop {
             // Not by the reactor's doing.
             if must_not() {
@@ -140,13 +142,13 @@ impl<'a> Worker<'a> {
             }
             // What comes from outside is taken, but not waited for: it is better taken by batches, and its sender undisturbed.
             let is_injected = !self.shared.injector.is_empty();
-            if is_injected || began.elapsed() >= limit {
+            waited = began.elapsed();
+            if is_injected || waited >= limit {
                 break (false, is_injected);
             }
         };
-        let since = self.at;
-        self.at = self.lease.charge_runtime(since);
-        self.linger.lingered(self.at.nanos_since(since), has_event);
+        self.at = self.lease.charge_runtime(self.at);
+        self.linger.lingered(has_event.then_some(waited));
         has_work
     }
 }
