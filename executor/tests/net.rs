@@ -363,9 +363,17 @@ fn buffers_of_any_size_are_written_in_order() {
     let bytes: Vec<u8> = (0..=u8::MAX).cycle().take(3000).collect();
     run(async move {
         let (mut client, mut server) = pair().await;
-        for cuts in
-            [[0, 0, 0], [0, 1, 1], [0, 100, 1023], [1, 1, 1024], [1024, 1024, 1024], [7, 500, 1025], [0, 2000, 3000]]
-        {
+        for cuts in [
+            [0, 0, 0],
+            [0, 1, 1],
+            [0, 100, 256],
+            [0, 100, 257],
+            [0, 100, 1023],
+            [1, 1, 1024],
+            [1024, 1024, 1024],
+            [7, 500, 1025],
+            [0, 2000, 3000],
+        ] {
             let [first, second, end] = cuts;
             let parts = [&bytes[..first], &bytes[first..second], &bytes[second..end]].map(IoSlice::new);
             assert_eq!(client.write_vectored(&parts).await.unwrap(), end, "{cuts:?}");
