@@ -2,7 +2,7 @@
 
 use std::future::pending;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use stipend::runtime::Runtime;
@@ -286,4 +286,26 @@ fn snapshots_tell_use_and_limit() {
     assert_eq!((seen.id, seen.cpu, seen.longest_poll), (task.id(), ms(20), ms(10)));
     assert_eq!(seen.limit, Some(ms(25)));
     assert_eq!(seen.group.as_deref(), Some("tenant"));
+}
+
+#[test]
+fn a_snapshot_has_the_time_of_each_poll_that_it_counts() {
+    let manual = Manual::new();
+    let runtime = runtime(&manual);
+    let stop = Arc::new(AtomicBool::new(false));
+    let (burns, stops) = (manual.clone(), stop.clone());
+    let task = runtime.spawn(async move {
+        while !stops.load(Ordering::Relaxed) {
+            burn(burns.clone(), 1).await;
+            yield_now().await;
+        }
+    });
+    let mut polls = 0;
+    while polls < 50_000 {
+        let seen = runtime.handle().tasks().remove(0);
+        assert!(seen.cpu >= ms(10) * seen.polls as u32 && seen.longest_poll <= ms(10), "{seen}");
+        polls = seen.polls;
+    }
+    stop.store(true, Ordering::Relaxed);
+    runtime.block_on(task).unwrap();
 }

@@ -28,7 +28,7 @@ pub struct Usage {
     pub nested: Duration,
     /// The part of `cpu` that blocking jobs used; for the account of a [`Scope`](crate::Scope), what its members used, too.
     pub offloaded: Duration,
-    /// Polls.
+    /// Polls that have ended. Their time is in `cpu`, whenever it is read.
     pub polls: u64,
     /// CPU time of the longest poll.
     pub longest_poll: Duration,
@@ -315,12 +315,14 @@ impl Watch {
 
 pub(crate) fn usage(record: &Record) -> Usage {
     let own = &record.own;
+    // Acquire, and first: the time of each poll that is counted is in what is read below.
+    let polls = own.polls.load(Ordering::Acquire);
     let offloaded_ns = record.shared.offloaded_ns.load(Ordering::Relaxed);
     Usage {
         cpu: Duration::from_nanos(own.used_ns.load(Ordering::Relaxed).saturating_add(offloaded_ns)),
         nested: Duration::from_nanos(own.nested_ns.load(Ordering::Relaxed)),
         offloaded: Duration::from_nanos(offloaded_ns),
-        polls: own.polls.load(Ordering::Relaxed),
+        polls,
         longest_poll: Duration::from_nanos(own.longest_poll_ns.load(Ordering::Relaxed)),
     }
 }

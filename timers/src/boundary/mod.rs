@@ -102,6 +102,7 @@ impl<'a> Run<'a> {
         }
         let watched =
             if completed { self.restart(Section::Aftermath, poll.now, poll.ns) } else { self.leave(poll.now, poll.ns) };
+        self.count_poll(poll.ns);
         if watched { self.watched(completed) } else { Control::Proceed }
     }
 
@@ -111,8 +112,12 @@ impl<'a> Run<'a> {
     #[inline(always)]
     pub fn complete(mut self) -> Stamp {
         let poll = self.read_poll();
-        if !poll.due && !self.leave(poll.now, poll.ns) {
-            return self.ended();
+        if !poll.due {
+            let watched = self.leave(poll.now, poll.ns);
+            self.count_poll(poll.ns);
+            if !watched {
+                return self.ended();
+            }
         }
         self.complete_slowly(poll)
     }
@@ -134,12 +139,18 @@ impl<'a> Run<'a> {
         if poll.due {
             self.confirm(&mut poll, before_ns);
         }
-        let own = &self.record.own;
-        own.polls.store(own.polls.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        if poll.ns > own.longest_poll_ns.load(Ordering::Relaxed) {
-            own.longest_poll_ns.store(poll.ns, Ordering::Relaxed);
-        }
         poll
+    }
+
+    /// Behind the charge of a poll.
+    #[inline(always)]
+    fn count_poll(&self, ns: u64) {
+        let own = &self.record.own;
+        if ns > own.longest_poll_ns.load(Ordering::Relaxed) {
+            own.longest_poll_ns.store(ns, Ordering::Relaxed);
+        }
+        // Release: who sees that it is over sees its time.
+        own.polls.store(own.polls.load(Ordering::Relaxed) + 1, Ordering::Release);
     }
 
     /// Whether something of the account's own is due or posted behind a poll of this length, which is not charged yet.

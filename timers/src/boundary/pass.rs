@@ -47,6 +47,7 @@ impl Run<'_> {
     pub(super) fn expire(&mut self, completed: bool, now: Stamp, poll_ns: u64) -> Control {
         let seq = self.seq;
         self.restart(Section::Aftermath, now, poll_ns);
+        self.count_poll(poll_ns);
         let mut poll = PollReading { seq, ns: poll_ns, until_ns: poll_ns };
         if self.record.shared.wake.peek(poll.seq).contains(Kinds::LIMIT) {
             // It may be a scope's, reached by what others use in polls that go on.
