@@ -20,6 +20,19 @@ impl Run<'_> {
         watched
     }
 
+    /// The same for a poll, which is counted.
+    #[inline(always)]
+    pub(super) fn leave_behind_poll(&mut self, now: Stamp, ns: u64) -> bool {
+        let watched = self.slot.shown.pop(self.depth, || {
+            let watched = self.charge(ns);
+            self.count_poll(ns);
+            watched
+        });
+        self.shown = false;
+        self.at = now;
+        watched
+    }
+
     #[inline]
     pub(super) fn restart(&mut self, section: Section, now: Stamp, ns: u64) -> bool {
         self.seq = self.record.next_seq();

@@ -100,9 +100,11 @@ impl<'a> Run<'a> {
         if poll.due {
             return self.expire(completed, poll.now, poll.ns);
         }
-        let watched =
-            if completed { self.restart(Section::Aftermath, poll.now, poll.ns) } else { self.leave(poll.now, poll.ns) };
-        self.count_poll(poll.ns);
+        let watched = if completed {
+            self.restart_behind_poll(poll.now, poll.ns)
+        } else {
+            self.leave_behind_poll(poll.now, poll.ns)
+        };
         if watched { self.watched(completed) } else { Control::Proceed }
     }
 
@@ -112,12 +114,8 @@ impl<'a> Run<'a> {
     #[inline(always)]
     pub fn complete(mut self) -> Stamp {
         let poll = self.read_poll();
-        if !poll.due {
-            let watched = self.leave(poll.now, poll.ns);
-            self.count_poll(poll.ns);
-            if !watched {
-                return self.ended();
-            }
+        if !poll.due && !self.leave_behind_poll(poll.now, poll.ns) {
+            return self.ended();
         }
         self.complete_slowly(poll)
     }
@@ -142,9 +140,16 @@ impl<'a> Run<'a> {
         poll
     }
 
+    #[inline(always)]
+    fn restart_behind_poll(&mut self, now: Stamp, ns: u64) -> bool {
+        let watched = self.restart(Section::Aftermath, now, ns);
+        self.count_poll(ns);
+        watched
+    }
+
     /// Behind the charge of a poll.
     #[inline(always)]
-    fn count_poll(&self, ns: u64) {
+    pub(super) fn count_poll(&self, ns: u64) {
         let own = &self.record.own;
         if ns > own.longest_poll_ns.load(Ordering::Relaxed) {
             own.longest_poll_ns.store(ns, Ordering::Relaxed);
