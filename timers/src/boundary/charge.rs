@@ -12,22 +12,10 @@ use crate::sum::{Whole, charge_groups};
 use crate::sync::Ordering;
 
 impl Run<'_> {
+    /// Takes the run from what the slot shows, together with what `charge` puts down.
     #[inline(always)]
-    pub(super) fn leave(&mut self, now: Stamp, ns: u64) -> bool {
-        let watched = self.slot.shown.pop(self.depth, || self.charge(ns));
-        self.shown = false;
-        self.at = now;
-        watched
-    }
-
-    /// The same for a poll, which is counted.
-    #[inline(always)]
-    pub(super) fn leave_behind_poll(&mut self, now: Stamp, ns: u64) -> bool {
-        let watched = self.slot.shown.pop(self.depth, || {
-            let watched = self.charge(ns);
-            self.count_poll(ns);
-            watched
-        });
+    pub(super) fn leave(&mut self, now: Stamp, charge: impl FnOnce(&Self) -> bool) -> bool {
+        let watched = self.slot.shown.pop(self.depth, || charge(self));
         self.shown = false;
         self.at = now;
         watched
@@ -50,10 +38,18 @@ impl Run<'_> {
         watched
     }
 
+    /// As [`charge`](Self::charge), of a poll that is over.
+    #[inline(always)]
+    pub(super) fn charge_poll(&self, ns: u64) -> bool {
+        let watched = self.charge(ns);
+        self.count_poll(ns);
+        watched
+    }
+
     /// Adds to the account and to what it is a part of. Returns whether a clock that others add to as well has to be
     /// [looked](Self::look) at.
     #[inline(always)]
-    fn charge(&self, ns: u64) -> bool {
+    pub(super) fn charge(&self, ns: u64) -> bool {
         Record::add_own(&self.record.own.used_ns, ns);
         if self.depth > 0 {
             return self.charge_nested(ns);

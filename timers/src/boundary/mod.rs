@@ -103,7 +103,7 @@ impl<'a> Run<'a> {
         let watched = if completed {
             self.restart_behind_poll(poll.now, poll.ns)
         } else {
-            self.leave_behind_poll(poll.now, poll.ns)
+            self.leave(poll.now, |run| run.charge_poll(poll.ns))
         };
         if watched { self.watched(completed) } else { Control::Proceed }
     }
@@ -114,7 +114,7 @@ impl<'a> Run<'a> {
     #[inline(always)]
     pub fn complete(mut self) -> Stamp {
         let poll = self.read_poll();
-        if !poll.due && !self.leave_behind_poll(poll.now, poll.ns) {
+        if !poll.due && !self.leave(poll.now, |run| run.charge_poll(poll.ns)) {
             return self.ended();
         }
         self.complete_slowly(poll)
@@ -140,8 +140,9 @@ impl<'a> Run<'a> {
         poll
     }
 
+    /// Starts the section behind a poll, and counts that.
     #[inline(always)]
-    fn restart_behind_poll(&mut self, now: Stamp, ns: u64) -> bool {
+    pub(super) fn restart_behind_poll(&mut self, now: Stamp, ns: u64) -> bool {
         let watched = self.restart(Section::Aftermath, now, ns);
         self.count_poll(ns);
         watched
@@ -202,7 +203,7 @@ impl<'a> Run<'a> {
     #[inline(always)]
     pub fn end(mut self) -> Stamp {
         if self.shown {
-            self.leave(self.at, 0);
+            self.leave(self.at, |run| run.charge(0));
         }
         self.ended()
     }
@@ -221,12 +222,16 @@ impl<'a> Run<'a> {
         at
     }
 
+    /// Ends it at a fresh stamp, which says what was used since the boundary before.
+    fn leave_now(&mut self) -> bool {
+        let now = self.clock.stamp(self.slot);
+        let ns = now.cpu_ns.saturating_sub(self.at.cpu_ns);
+        self.leave(now, |run| run.charge(ns))
+    }
+
     fn finish(&mut self) {
-        if self.shown {
-            let now = self.clock.stamp(self.slot);
-            if self.leave(now, now.cpu_ns.saturating_sub(self.at.cpu_ns)) {
-                self.watched_at_end();
-            }
+        if self.shown && self.leave_now() {
+            self.watched_at_end();
         }
     }
 
@@ -236,8 +241,7 @@ impl<'a> Run<'a> {
         if self.look() {
             self.restart(Section::Aftermath, self.at, 0);
             self.record.hold_group().wholes().for_each(Whole::kick_if_due);
-            let now = self.clock.stamp(self.slot);
-            self.leave(now, now.cpu_ns.saturating_sub(self.at.cpu_ns));
+            self.leave_now();
         }
     }
 }

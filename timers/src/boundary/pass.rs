@@ -11,7 +11,6 @@ use crate::panics;
 use crate::poll_timers::{PollReading, PollTimers};
 use crate::record::{NEVER, Record};
 use crate::scope::members;
-use crate::slot::Section;
 use crate::sum::Whole;
 use crate::sum::horizon::Cells;
 use crate::sync::Ordering;
@@ -46,8 +45,7 @@ impl Run<'_> {
     #[cold]
     pub(super) fn expire(&mut self, completed: bool, now: Stamp, poll_ns: u64) -> Control {
         let seq = self.seq;
-        self.restart(Section::Aftermath, now, poll_ns);
-        self.count_poll(poll_ns);
+        self.restart_behind_poll(now, poll_ns);
         let mut poll = PollReading { seq, ns: poll_ns, until_ns: poll_ns };
         if self.record.shared.wake.peek(poll.seq).contains(Kinds::LIMIT) {
             // It may be a scope's, reached by what others use in polls that go on.

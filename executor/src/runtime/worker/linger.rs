@@ -3,8 +3,9 @@
 //! To sleep in the kernel and be woken costs some microseconds of CPU time, and to be woken takes ten or twenty in a virtual machine. If the
 //! next event comes sooner than that, as from a partner on the same machine that answers at once, it is both cheaper and much quicker to
 //! ask the reactor a few times more. If it does not come, that was in vain. Nobody knows beforehand, so it goes by what it was like before:
-//! by how much CPU time a sleep takes, and how long events were waited for awake. (A task that another thread spawns or wakes ends it, but does not speak for it:
-//! who waits awake for each of them makes their sender slower, by half and more, than who finds some hundreds when it wakes.)
+//! by how much CPU time a sleep takes, and how long events were waited for awake. (A task that another thread spawns or wakes ends it, but
+//! does not speak for it: who waits awake for each of them makes their sender slower, by half and more, than who finds some hundreds when it
+//! wakes.)
 //!
 //! * For how long it is worth goes by how long the events of late took to come, where that was seen: a limit is chosen that makes what
 //!   looking on and sleeping cost together least, where a sleep counts [`SLEEP_COUNTS`] times: CPU time is given for latency. The limit
@@ -110,8 +111,10 @@ impl Linger {
     pub(super) fn lingered(&mut self, event: Option<Duration>) {
         // Of none all was in vain, also if it was cut short. An event that the last look found may have come behind the limit.
         let steps = self.steps();
-        let ended_in = event.map(|after| (after.as_nanos().saturating_sub(1) / u128::from(STEP_NS)) as usize);
-        let ended_in = ended_in.map(|step| step.min(steps.saturating_sub(1)));
+        let ended_in = event.map(|after| {
+            let step = after.as_nanos().saturating_sub(1) / u128::from(STEP_NS);
+            (step as usize).min(steps.saturating_sub(1))
+        });
         let looked = ended_in.map_or(steps, |step| step + 1);
         for (index, step) in self.seen[..looked].iter_mut().enumerate() {
             step.count(ended_in == Some(index));
@@ -123,8 +126,8 @@ impl Linger {
                 self.misses = 0;
             }
         } else {
-            self.misses = (self.misses + 1).min(MOST_MISSES);
-            *self = Self { sleep_ns: self.sleep_ns, misses: self.misses, skip: 1 << self.misses, ..Self::default() };
+            let misses = (self.misses + 1).min(MOST_MISSES);
+            *self = Self { sleep_ns: self.sleep_ns, misses, skip: 1 << misses, ..Self::default() };
         }
     }
 
