@@ -174,7 +174,7 @@ impl Shared {
     /// Registers a new task and schedules it, if the runtime is open; else hands it back. Registered first, scheduled second: a task
     /// that runs is always in the registry.
     pub(crate) fn start(self: &Arc<Self>, task: TaskRef<TaskCore>, runnable: Ready) -> Result<(), Ready> {
-        if self.closed.load(Ordering::SeqCst) {
+        if self.is_closed() {
             return Err(runnable);
         }
         let slot = runnable.core().slot();
@@ -194,7 +194,7 @@ impl Shared {
         };
         slot.put(task);
         self.spawned_outside.fetch_add(1, Ordering::SeqCst);
-        if self.closed.load(Ordering::SeqCst) {
+        if self.is_closed() {
             self.refused_outside.fetch_add(1, Ordering::SeqCst);
             drop(slot.remove());
             // Whoever closes may have found it there, and everybody may sleep until its end: somebody has to look again. As with a
@@ -234,15 +234,30 @@ impl Shared {
 
     /// Begins to shut down: no task and no job is accepted any more, and those that live are cancelled.
     pub(crate) fn close(&self) {
+        self.refuse_from_now_on();
+        self.end_tasks();
+    }
+
+    pub(super) fn refuse_from_now_on(&self) {
         self.closed.store(true, Ordering::SeqCst);
         fence(Ordering::SeqCst);
         self.pool.close();
-        self.end_tasks();
+    }
+
+    /// Whether [`close`](Self::close) has begun.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
     }
 
     /// Once it is closed: cancels what lives, and if nothing does, stops the workers. True if they are stopped.
     ///
-    /// Called by who closes, and then by each worker whenever it has nothing to do, so a task that was missed is found.
+    /// Called by who closes, then by each worker once as it sees that it is closed, and whenever it has nothing to do.
+    ///
+    /// # Why no task goes on for ever
+    /// One that was spawned from outside is in its slot before a look at `closed`: whoever closes sees it there, or it sees the other
+    /// and is refused. One that a task spawns looks at `closed` first, and may come into its slot behind the look of whoever
+    /// closes. But its worker, W, comes between two tasks to see that it is closed, even if it never runs dry: by then the spawn is
+    /// over, so W finds it in its slot, wherever it runs now. And from then on what W's tasks spawn is refused.
     ///
     /// # Why no task is left when the workers stop
     /// They stop when two looks at the count of all spawns, before and after a look at every slot, agree, and no slot had a task
@@ -253,7 +268,7 @@ impl Shared {
     /// after C was counted, and whoever sees a slot left sees what came before: then the second look saw a number that the first
     /// did not, as C was not counted by that one. If X was not counted either, the same holds for who spawned X; and the first
     /// of that line was spawned from outside.
-    fn end_tasks(&self) -> bool {
+    pub(super) fn end_tasks(&self) -> bool {
         loop {
             let before = self.spawned();
             let tasks = self.live_tasks();
@@ -272,7 +287,7 @@ impl Shared {
     pub(super) fn should_stop(&self) -> bool {
         // SeqCst, with the store in `stop_workers` and the fences of `Idle`: a worker that counts itself asleep and then reads
         // `false` here is notified by what follows the store.
-        self.stop.load(Ordering::SeqCst) || (self.closed.load(Ordering::SeqCst) && self.end_tasks())
+        self.stop.load(Ordering::SeqCst) || (self.is_closed() && self.end_tasks())
     }
 
     fn stop_workers(&self) {

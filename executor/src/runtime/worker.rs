@@ -290,6 +290,8 @@ pub(super) struct Worker<'a> {
     linger: Linger,
     /// Counted among the searching.
     searching: bool,
+    /// It has cancelled what its tasks spawned as the runtime was closed.
+    has_seen_the_end: bool,
     runs: u32,
     random: u32,
 }
@@ -314,6 +316,7 @@ impl<'a> Worker<'a> {
             cohort: Cohort::begin(at),
             linger: Linger::default(),
             searching: false,
+            has_seen_the_end: false,
             runs: 0,
             random: (local.index as u32).wrapping_mul(0x9e37_79b9) | 1,
         }
@@ -509,6 +512,9 @@ impl<'a> Worker<'a> {
     /// Under load: what comes from outside must not wait for the own queue to run empty, nor one group for another.
     fn look_around(&mut self) -> Option<Ready> {
         self.runs = 0;
+        if self.shared.is_closed() {
+            self.see_the_end();
+        }
         let over = self.turn_is_over();
         if self.at.nanos_since(self.turned_at) >= REACTOR_EVERY_NS {
             self.look_at_reactor();
@@ -535,6 +541,17 @@ impl<'a> Worker<'a> {
             }
         }
         None
+    }
+
+    /// The runtime is closed, and this worker has something to do, perhaps for ever, if nobody cancels it: see [`Shared::end_tasks`].
+    #[cold]
+    fn see_the_end(&mut self) {
+        if !std::mem::replace(&mut self.has_seen_the_end, true) {
+            self.shared.end_tasks();
+            let before = self.at;
+            self.at = self.lease.charge_runtime(before);
+            self.turn.leave_out(before, self.at);
+        }
     }
 
     /// The injector's first, unless the queue has waited for too many of those.

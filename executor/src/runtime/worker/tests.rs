@@ -165,6 +165,25 @@ fn a_poll_that_was_not_allowed_to_call_is_followed_by_a_call() {
     });
 }
 
+#[test]
+fn a_task_that_whoever_closed_has_missed_is_cancelled_although_it_never_rests() {
+    lead_one_of_two(|worker, handle| {
+        drop(handle.spawn(async {
+            loop {
+                crate::yield_now().await;
+            }
+        }));
+        // As if it had come into its slot behind the look.
+        worker.shared.refuse_from_now_on();
+        for _ in 0..CHECK_EVERY + 2 {
+            if let Some(task) = worker.find() {
+                worker.run_task(task);
+            }
+        }
+        assert_eq!(worker.shared.task_count(), 0);
+    });
+}
+
 /// Crowds on a worker that is led by hand.
 #[cfg(unix)]
 mod crowds {
