@@ -70,3 +70,17 @@ fn t01_time_that_a_hypervisor_took_expires_nothing() {
         assert!(used < us(60_000), "passed over");
     }
 }
+
+/// A child that is forked behind a pass is billed nothing for what its parent did before.
+#[test]
+fn c06_what_is_owed_is_asked_without_giving_out_a_stamp() {
+    let meter = Meter::builder().build().unwrap();
+    let lease = meter.attach();
+    let slot = crate::thread::current().unwrap().slot;
+    let at = lease.stamp();
+    compute_for(us(50));
+    let _ = slot.clock.owed_ns();
+    // As the fork's handler does: what was given out last is what the clock goes on reading.
+    slot.clock.stop();
+    assert_eq!(lease.stamp(), at);
+}

@@ -168,11 +168,18 @@ impl ThreadClock {
         self.anchor()
     }
 
-    /// How much more was given out than the CPU clock has counted by now: the debt. Reads it.
+    /// How much more was given out than the CPU clock has counted by now: the debt. Reads it, and gives nothing out.
     #[cold]
     pub(crate) fn owed_ns(&self) -> u64 {
-        let given_out_ns = self.anchor().cpu_ns;
-        given_out_ns.saturating_sub(self.anchor_cpu_ns.load(Ordering::Relaxed))
+        if self.is_stopped() {
+            return 0;
+        }
+        let (_, cpu_ns) = self.renew_anchor();
+        self.last_cpu_ns().saturating_sub(cpu_ns)
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.kind.load(Ordering::Relaxed) == KIND_STOPPED
     }
 
     /// Reads both clocks. Only for the thread that holds the lease.
@@ -202,18 +209,24 @@ impl ThreadClock {
         Stamp { cpu_ns, fast }
     }
 
-    /// Reads the CPU clock and makes it the anchor.
+    /// Reads the CPU clock, makes it the anchor, and gives that out.
+    #[cold]
+    fn anchor(&self) -> Stamp {
+        if self.is_stopped() {
+            let last = |field: &AtomicU64| field.load(Ordering::Relaxed);
+            return Stamp { cpu_ns: last(&self.last_cpu_ns), fast: last(&self.last_fast) };
+        }
+        let (fast, cpu_ns) = self.renew_anchor();
+        self.give_out(fast, cpu_ns)
+    }
+
+    /// Reads the CPU clock and makes it the anchor: the counter and the CPU time that belong together.
     ///
     /// In this order: counter, CPU clock, sentinel, counter. The two readings of the counter are there to find the middle of the
     /// call: paired with its end, extrapolated stamps were 0.2 us late against those that were read, which the shorter polls
     /// between a reading and a switch had to pay (0.5 % of 100 us instead of 0.2 %, the control's own). A switch behind the sentinel is seen by the next stamp. One before it does no
     /// harm: the CPU clock stood still meanwhile, so that it still belongs to the counter's reading, which comes after.
-    #[cold]
-    fn anchor(&self) -> Stamp {
-        if self.kind.load(Ordering::Relaxed) == KIND_STOPPED {
-            let last = |field: &AtomicU64| field.load(Ordering::Relaxed);
-            return Stamp { cpu_ns: last(&self.last_cpu_ns), fast: last(&self.last_fast) };
-        }
+    fn renew_anchor(&self) -> (u64, u64) {
         let mut read = self.read_both();
         if read.took > 2 * self.most_half.load(Ordering::Relaxed) {
             // Something came in between. If it was an interrupt, it may be in the one reading and not in the other, though it is the
@@ -228,7 +241,7 @@ impl ThreadClock {
         self.anchor_cpu_ns.store(cpu_ns, Ordering::Relaxed);
         self.count(&self.reads, 1);
         self.count(&self.debt_ns, self.last_cpu_ns.load(Ordering::Relaxed).saturating_sub(cpu_ns));
-        self.give_out(fast, cpu_ns)
+        (fast, cpu_ns)
     }
 
     /// As if the hypervisor had taken so much from the thread's processor since the anchor.
