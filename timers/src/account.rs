@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::cpu_clock::CpuClock;
 use crate::error::{CpuLimitExceeded, Exited, LimitError, LimitKind};
-use crate::group::{Group, GroupKey};
+use crate::group::{Group, GroupId};
 use crate::limit::{CpuLimit, PollLimit, limit_ns};
 use crate::record::{self, NEVER, Record};
 use crate::scope::members;
@@ -56,36 +56,38 @@ impl Account {
         Self { record: record::take() }
     }
 
-    /// A new account in the group of the account that runs on this thread, if it has one, and that group's key, else
-    /// [`GroupKey::NONE`]. It is a member of the innermost [`Scope`](crate::Scope) that is around.
+    /// A new account in the group of the account that runs on this thread, if it has one, and that group's number, else
+    /// [`GroupId::NONE`]. It is a member of the innermost [`Scope`](crate::Scope) that is around.
     ///
     /// # Panics
     /// If there are [`LIMIT`](Self::LIMIT) accounts.
     #[inline]
-    pub fn inherit() -> (Self, GroupKey) {
+    pub fn inherit() -> (Self, GroupId) {
         let account = Self::new();
         let group = match crate::thread::current() {
             Some(current) => account.inherit_from(current.slot),
-            None => GroupKey::NONE,
+            None => GroupId::NONE,
         };
         (account, group)
     }
 
     #[inline]
-    fn inherit_from(&self, slot: &'static ThreadSlot) -> GroupKey {
+    fn inherit_from(&self, slot: &'static ThreadSlot) -> GroupId {
         match slot.shown.depth() {
-            0 => return GroupKey::NONE,
+            0 => return GroupId::NONE,
             1 => {
-                let target = slot.shown.last_target();
-                match record::at(target.index) {
-                    // A frame that a forgotten run left may show an account that is another one by now.
-                    Some(outermost) if !outermost.is_alone() && outermost.target() == target => {
-                        if let Some(key) = outermost.share_flat_group_here(slot) {
-                            self.record.be_in_flat_group(key.id());
-                            return key;
-                        }
-                    }
-                    _ => return GroupKey::NONE,
+                let Target { index, generation } = slot.shown.last_target();
+                let Some(outermost) = record::at(index) else { return GroupId::NONE };
+                let charges = outermost.charges();
+                // A frame that a forgotten run left may show an account that is another one by now.
+                if charges.is_none() || outermost.shared.wake.generation() != generation {
+                    return GroupId::NONE;
+                }
+                if let Some(number) = charges.flat_number()
+                    && slot.spare_group.take(number)
+                {
+                    self.record.be_in_flat_group(number);
+                    return GroupId::from_index(number);
                 }
             }
             _ => {}
@@ -94,16 +96,16 @@ impl Account {
     }
 
     #[cold]
-    fn inherit_inside(&self, slot: &'static ThreadSlot) -> GroupKey {
+    fn inherit_inside(&self, slot: &'static ThreadSlot) -> GroupId {
         if let Some(scope) = members::innermost(slot) {
             members::join(self.record, scope);
         }
         let outermost = crate::current::frames(slot).next();
-        let key = outermost.map_or(GroupKey::NONE, |(outermost, _)| outermost.share_group_here(slot));
-        if key != GroupKey::NONE {
-            self.record.set_charges(key.id());
+        let id = outermost.map_or(GroupId::NONE, |(outermost, _)| outermost.share_group_here(slot));
+        if id != GroupId::NONE {
+            self.record.set_charges(id);
         }
-        key
+        id
     }
 
     /// A number below [`LIMIT`](Self::LIMIT) that no other account of the process has while this one lives, for tables. A later account

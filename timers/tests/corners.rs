@@ -492,7 +492,7 @@ fn a_slot_that_was_given_back_is_not_taken_for_the_threads_own() {
         });
         has_begun.recv().unwrap();
         let (_child, inherited) = Account::inherit();
-        assert_eq!((inherited.id(), current_clock().map(|clock| clock.now())), (GroupId::NONE, None));
+        assert_eq!((inherited, current_clock().map(|clock| clock.now())), (GroupId::NONE, None));
         end.send(()).unwrap();
     });
 }

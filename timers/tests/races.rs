@@ -297,9 +297,9 @@ fn g12_a_child_is_in_a_group_that_its_maker_was_in() {
         let mut run = lease.begin(&account, lease.stamp());
         assert!(matches!(run.before_poll(), Control::Proceed));
         for _ in 0..100_000 {
-            let (child, key) = Account::inherit();
+            let (child, id) = Account::inherit();
             let group = child.group().expect("its maker always is in a group");
-            assert_eq!((group.name(), group.id()), ("a place to be", key.id()));
+            assert_eq!((group.name(), group.id()), ("a place to be", id));
             children.fetch_add(1, SeqCst);
         }
         run.end();

@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
 use crossbeam_utils::CachePadded;
-use stipend_timers::Meter;
+use stipend_timers::{GroupId, Meter};
 
 use super::context;
 use super::metrics::WorkerCounters;
@@ -130,10 +130,11 @@ impl Shared {
     }
 
     // --- scheduling ---
-
-    /// How much each group has had.
-    pub(crate) fn shares(&self) -> &Shares {
-        &self.shares
+    /// To be called before a task of a living group is scheduled for the first time.
+    pub(super) fn admit(&self, group: GroupId) {
+        if group != GroupId::NONE {
+            self.shares.admit(group.key());
+        }
     }
 
     /// A task was woken or spawned by a thread that is no worker of ours.
@@ -183,7 +184,7 @@ impl Shared {
             let spawned = context::with_worker(Arc::as_ptr(self), (task, runnable), |local, (task, runnable)| {
                 slot.put(task);
                 local.count_spawned();
-                local.push(runnable);
+                local.start(runnable);
             });
             match spawned {
                 Ok(()) => return Ok(()),
@@ -202,6 +203,7 @@ impl Shared {
             self.wake_one();
             return Err(runnable);
         }
+        self.admit(runnable.core().group());
         if let Err(runnable) = context::with_worker(Arc::as_ptr(self), runnable, |local, task| local.push(task)) {
             self.inject(runnable);
         }

@@ -111,6 +111,17 @@ impl Local {
         self.peer().counters.spawned.add_one();
     }
 
+    /// A new task that one of this worker's has spawned.
+    #[inline]
+    pub(crate) fn start(&self, task: Ready) {
+        let group = task.core().group();
+        // That of the task which runs here was admitted before it, and lives.
+        if group != self.lanes.current() {
+            self.shared.admit(group);
+        }
+        self.push(task);
+    }
+
     /// A task that was woken or spawned on this worker: it runs next, and what was to run next goes to the back of the queue. So
     /// two tasks that wake each other find their data in the cache. [`NEXT_IN_A_ROW`] keeps them from starving the queue.
     ///

@@ -6,7 +6,7 @@ use std::future::Future;
 use std::panic::Location;
 use std::sync::Arc;
 
-use stipend_timers::{Account, Action, CancelReason, CpuLimit, Expiry, Group, GroupKey, LimitError, PollLimit};
+use stipend_timers::{Account, Action, CancelReason, CpuLimit, Expiry, Group, GroupId, LimitError, PollLimit};
 
 use super::core::{Extras, Home};
 use super::{JoinHandle, Joining, Joint, Parts, Runnable, TaskCore, allocate, allocate_unchecked};
@@ -146,13 +146,13 @@ impl Builder {
     }
 
     /// The account with its group and limits, and what else is kept.
-    fn prepare(self) -> Result<(Account, GroupKey, Option<Box<Extras>>), SpawnError> {
+    fn prepare(self) -> Result<(Account, GroupId, Option<Box<Extras>>), SpawnError> {
         let (account, inherited) = Account::inherit();
         let group = match &self.group {
             // Another group, but no way out of a scope.
             Some(group) => {
                 account.set_group(group);
-                group.id().key()
+                group.id()
             }
             None => inherited,
         };
@@ -305,15 +305,12 @@ impl<T> Refused<T> {
 fn register<T>(
     shared: &Arc<Shared>,
     account: Account,
-    group: GroupKey,
+    group: GroupId,
     extras: Option<Box<Extras>>,
     site: &'static Location<'static>,
     allocate: impl FnOnce(TaskCore) -> Parts<T, TaskCore>,
 ) -> Result<JoinHandle<T>, Refused<T>> {
-    if group != GroupKey::NONE {
-        shared.shares().admit(group);
-    }
-    let (runnable, task, joint) = allocate(TaskCore::new(account, Home::of(shared), group.id(), site, extras));
+    let (runnable, task, joint) = allocate(TaskCore::new(account, Home::of(shared), group, site, extras));
     match shared.start(task, runnable) {
         Ok(()) => Ok(JoinHandle::new(Joining::Task(joint))),
         Err(runnable) => Err(Refused { runnable, joint }),

@@ -4,8 +4,10 @@
 //! Each cell's use is written by the thread that holds the slot, and only grows. Others set its watch, seldom: see
 //! [`horizon`](crate::sum::horizon).
 
-use std::fmt;
-use std::sync::OnceLock;
+#![allow(unsafe_code)]
+
+use std::sync::atomic::AtomicPtr;
+use std::{fmt, ptr};
 
 use super::id::{CHUNK, CHUNKS, GroupId};
 use crate::sum::horizon::Watch;
@@ -37,10 +39,11 @@ impl Cell {
     }
 }
 
-type Chunk = OnceLock<Box<[Cell; CHUNK]>>;
+type Chunk = AtomicPtr<[Cell; CHUNK]>;
 
 /// One thread's use by group.
 pub(crate) struct Shard {
+    /// Null, or made here by the lease holder, leaked, and never changed again.
     chunks: [Chunk; CHUNKS],
 }
 
@@ -50,28 +53,42 @@ impl fmt::Debug for Shard {
     }
 }
 
-fn made(chunk: &Chunk) -> &[Cell; CHUNK] {
-    chunk.get_or_init(|| Box::new(std::array::from_fn(|_| Cell::new())))
+/// The cells of a chunk, if it was made.
+#[inline(always)]
+fn made(chunk: &Chunk) -> Option<&'static [Cell; CHUNK]> {
+    // SAFETY: null, or from `make`, which leaks it. Acquire: its cells are seen as they were made.
+    unsafe { chunk.load(Ordering::Acquire).as_ref() }
+}
+
+/// For the lease holder.
+#[cold]
+fn make(chunk: &Chunk) -> &'static [Cell; CHUNK] {
+    let cells = Box::leak(Box::new(std::array::from_fn(|_| Cell::new())));
+    chunk.store(cells, Ordering::Release);
+    cells
 }
 
 impl Shard {
     pub(crate) fn new() -> Self {
-        Self { chunks: [const { OnceLock::new() }; CHUNKS] }
+        Self { chunks: [const { AtomicPtr::new(ptr::null_mut()) }; CHUNKS] }
     }
 
-    /// The cell of the group with this number. `None`: it is no group's number.
+    /// The cell of the group with this number. `None`: it is no group's number. For the lease holder.
     #[inline(always)]
-    pub(crate) fn at(&self, number: u32) -> Option<&Cell> {
-        Some(&made(self.chunks.get(number as usize / CHUNK)?)[number as usize % CHUNK])
+    pub(crate) fn at(&self, number: u32) -> Option<&'static Cell> {
+        let chunk = self.chunks.get(number as usize / CHUNK)?;
+        Some(&made(chunk).unwrap_or_else(|| make(chunk))[number as usize % CHUNK])
     }
 
-    pub(crate) fn cell(&self, id: GroupId) -> &Cell {
-        &made(&self.chunks[id.index() / CHUNK])[id.index() % CHUNK]
+    /// The same.
+    pub(crate) fn cell(&self, id: GroupId) -> &'static Cell {
+        let chunk = &self.chunks[id.index() / CHUNK];
+        &made(chunk).unwrap_or_else(|| make(chunk))[id.index() % CHUNK]
     }
 
     /// A cell as others see it. `None`: the group has not been charged here.
-    pub(crate) fn view(&self, id: GroupId) -> Option<(u64, &Watch)> {
-        let cell = &self.chunks[id.index() / CHUNK].get()?[id.index() % CHUNK];
+    pub(crate) fn view(&self, id: GroupId) -> Option<(u64, &'static Watch)> {
+        let cell = &made(&self.chunks[id.index() / CHUNK])?[id.index() % CHUNK];
         Some((cell.used_ns(), &cell.watch))
     }
 

@@ -5,119 +5,107 @@
 //! outlives its last member by no more than that.
 //!
 //! # Invariant
-//! The word is a group's number, in its upper half, and how many references to that group are held; the group lives while there are any,
-//! and the serial is its own. Of no group, 0, there are never any. Where there are none the number may be another group's by now.
-//! Only the lease holder is here.
+//! So many references to the group that has the number are held here: while there are any it lives, and keeps the number. While there are
+//! none the number may come to another group; whoever then puts one in has a reference to that one. Only the lease holder is here.
 
-use super::{GroupId, GroupKey};
-use crate::sync::{AtomicU64, Ordering};
+use super::GroupId;
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
-/// So many are taken at once, and so many are left when there are too many.
+/// So many are taken at once.
 const BATCH: u64 = 64;
-const MOST: u64 = 2 * BATCH;
 
-/// The word of a thread that does not poll.
-const CLOSED: u64 = u64::MAX;
+/// In place of a number: none was here yet.
+const NOBODY: u32 = u32::MAX - 1;
+/// In place of a number: the thread does not poll.
+const CLOSED: u32 = u32::MAX;
 
 /// The reserve of one thread.
 #[derive(Debug)]
 pub(crate) struct Spare {
-    word: AtomicU64,
-    /// The group's serial.
-    serial: AtomicU64,
-}
-
-/// The word of a group of which there are none.
-#[inline]
-fn none_of(id: GroupId) -> u64 {
-    (id.index() as u64) << 32
+    number: AtomicU32,
+    count: AtomicU64,
 }
 
 impl Spare {
     pub(crate) fn new() -> Self {
-        Self { word: AtomicU64::new(CLOSED), serial: AtomicU64::new(0) }
+        Self { number: AtomicU32::new(CLOSED), count: AtomicU64::new(0) }
     }
 
-    /// Takes a reference out, if there is one.
     #[inline]
-    pub(crate) fn take(&self, id: GroupId) -> Option<GroupKey> {
-        let word = self.word.load(Ordering::Relaxed);
-        // Of another group it is far away, and of none of this one 0 - 1.
-        if word.wrapping_sub(none_of(id)).wrapping_sub(1) >= MOST {
-            return None;
-        }
-        self.word.store(word - 1, Ordering::Relaxed);
-        Some(GroupKey::known(id, self.serial.load(Ordering::Relaxed)))
+    fn is_of(&self, number: u32) -> bool {
+        self.number.load(Ordering::Relaxed) == number
     }
 
-    /// Puts a reference in, unless what is in there is of another group, or the thread does not poll.
+    /// Takes a reference out, if there is one to the group that has the number.
     #[inline]
-    pub(crate) fn put(&self, id: GroupId) -> bool {
-        let word = self.word.load(Ordering::Relaxed);
-        if word.wrapping_sub(none_of(id)).wrapping_sub(1) < MOST - 1 {
-            self.word.store(word + 1, Ordering::Relaxed);
-            return true;
-        }
-        self.put_slowly(id, word)
-    }
-
-    #[cold]
-    fn put_slowly(&self, id: GroupId, word: u64) -> bool {
-        if id == GroupId::NONE {
-            // A member of a scope that is in no group.
+    pub(crate) fn take(&self, number: u32) -> bool {
+        if !self.is_of(number) {
             return false;
         }
-        if word == none_of(id) + MOST {
-            self.word.store(none_of(id) + MOST + 1 - BATCH, Ordering::Relaxed);
-            id.release_many(BATCH);
-        } else if word as u32 == 0 {
-            self.be_of(id, 1);
-        } else {
-            return false;
+        match self.count.load(Ordering::Relaxed).checked_sub(1) {
+            Some(left) => self.count.store(left, Ordering::Relaxed),
+            None => return false,
         }
         true
     }
 
-    /// Fills it with references to a group that the caller has one to, if the thread polls.
-    pub(crate) fn fill(&self, id: GroupId) {
-        if self.word.load(Ordering::Relaxed) != CLOSED {
-            self.empty();
-            id.retain_many(BATCH);
-            self.be_of(id, BATCH);
+    /// Puts a reference in, unless those that are in there are of another group, or the thread does not poll.
+    #[inline]
+    pub(crate) fn put(&self, number: u32) -> bool {
+        if !self.is_of(number) && !self.change_to(number) {
+            return false;
         }
+        self.count.store(self.count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        true
     }
 
-    fn be_of(&self, id: GroupId, left: u64) {
-        self.serial.store(id.serial(), Ordering::Relaxed);
-        self.word.store(none_of(id) + left, Ordering::Relaxed);
+    /// False: there are some of another group, or none are to be left here.
+    #[cold]
+    fn change_to(&self, number: u32) -> bool {
+        // No number: of a member of a scope that is in no group.
+        let may = number != 0 && self.count.load(Ordering::Relaxed) == 0 && !self.is_of(CLOSED);
+        if may {
+            self.number.store(number, Ordering::Relaxed);
+        }
+        may
+    }
+
+    /// Fills it with references to a group that the caller has one to, if the thread polls.
+    pub(crate) fn fill(&self, id: GroupId) {
+        if !self.is_of(CLOSED) {
+            self.empty();
+            id.retain_many(BATCH);
+            self.number.store(id.index() as u32, Ordering::Relaxed);
+            self.count.store(BATCH, Ordering::Relaxed);
+        }
     }
 
     /// Gives all back.
     #[inline]
     pub(crate) fn empty(&self) {
-        if !matches!(self.word.load(Ordering::Relaxed), 0 | CLOSED) {
-            self.give_back(0);
+        if self.count.load(Ordering::Relaxed) > 0 {
+            self.give_back();
         }
     }
 
     /// The thread polls.
     pub(crate) fn open(&self) {
-        if self.word.load(Ordering::Relaxed) == CLOSED {
-            self.word.store(0, Ordering::Relaxed);
+        if self.is_of(CLOSED) {
+            self.number.store(NOBODY, Ordering::Relaxed);
         }
     }
 
     /// The thread does not poll: gives all back.
     pub(crate) fn close(&self) {
-        self.give_back(CLOSED);
+        self.empty();
+        self.number.store(CLOSED, Ordering::Relaxed);
     }
 
-    fn give_back(&self, then: u64) {
-        let word = self.word.load(Ordering::Relaxed);
-        self.word.store(then, Ordering::Relaxed);
-        if word != CLOSED {
-            GroupId::from_index((word >> 32) as u32).release_many(word & u64::from(u32::MAX));
-        }
+    fn give_back(&self) {
+        let count = self.count.load(Ordering::Relaxed);
+        // Before: the end of a group may end members of others, whose references come here.
+        self.count.store(0, Ordering::Relaxed);
+        GroupId::from_index(self.number.load(Ordering::Relaxed)).release_many(count);
     }
 }
 
@@ -194,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reserve_that_was_used_up_does_not_remember_the_group_that_had_the_number_before() {
+    fn a_reserve_that_was_used_up_is_of_the_group_that_has_the_number_now() {
         let meter = Meter::builder().build().unwrap();
         let lease = meter.attach();
         lease.set_active();
@@ -205,7 +193,7 @@ mod tests {
             // One by a reference of its own, and with it come as many as a reserve has.
             let children: Vec<_> = (0..=super::BATCH).map(|_| Account::inherit()).collect();
             run.end();
-            assert!(children.iter().all(|(_, key)| (key.id(), key.serial()) == (id, serial)));
+            assert!(children.iter().all(|(_, of)| (*of, of.serial()) == (id, serial)));
             // They end elsewhere.
             std::thread::spawn(move || drop((children, maker))).join().unwrap();
             let heir = Group::new("heir").unwrap();
@@ -218,9 +206,9 @@ mod tests {
             other.set_group(&heir);
             drop(one);
             let run = lease.begin(&other, lease.stamp());
-            let (_child, key) = Account::inherit();
+            let (child, of) = Account::inherit();
             run.end();
-            assert_eq!(key, heir.id().key(), "the key of a group that has ended");
+            assert_eq!((of, child.group()), (heir.id(), Some(heir)));
             true
         });
         lease.set_idle();

@@ -23,7 +23,7 @@
 use std::sync::Arc;
 use std::task::Waker;
 
-use crate::group::{Group, GroupId, GroupKey, Held};
+use crate::group::{Group, GroupId, Held};
 use crate::slot::Target;
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, fence};
 use crate::thread::ThreadSlot;
@@ -116,6 +116,30 @@ pub(crate) struct SharedLine {
 /// scope, or is one's: the scopes around are.
 const CHARGES_MORE: u32 = GroupId::LIMIT as u32;
 
+/// What is charged beside an account.
+#[derive(Clone, Copy)]
+pub(crate) struct Charges(u32);
+
+impl Charges {
+    /// Whether there is neither a group nor a scope around.
+    #[inline]
+    pub(crate) fn is_none(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The group's number, if there is nothing around but a group that is not nested.
+    #[inline]
+    pub(crate) fn flat_number(self) -> Option<u32> {
+        (self.0 < CHARGES_MORE).then_some(self.0)
+    }
+
+    /// The group's number, or zero.
+    #[inline]
+    fn number(self) -> u32 {
+        self.0 % CHARGES_MORE
+    }
+}
+
 /// There is, or was, something in [`Cold`].
 const COLD_IN_USE: u32 = 1;
 /// There is a waker.
@@ -200,10 +224,16 @@ impl Record {
         self.own.used_ns.load(Ordering::Relaxed).saturating_add(self.shared.offloaded_ns.load(Ordering::Relaxed))
     }
 
+    /// What is charged beside the account.
+    #[inline]
+    pub(crate) fn charges(&self) -> Charges {
+        Charges(self.own.charges.load(Ordering::Acquire))
+    }
+
     /// The group, if the account has one.
     #[inline]
     pub(crate) fn group(&self) -> GroupId {
-        GroupId::from_index(self.own.charges.load(Ordering::Acquire) % CHARGES_MORE)
+        GroupId::from_index(self.charges().number())
     }
 
     /// Stores what is charged beside the account. Under the lock, or while nobody else has the account.
@@ -211,12 +241,6 @@ impl Record {
         let more = if group.depth() > 1 || crate::scope::members::concerns(self) { CHARGES_MORE } else { 0 };
         // Release: who sees the number sees that there is a group.
         self.own.charges.store(group.index() as u32 | more, Ordering::Release);
-    }
-
-    /// Whether there is neither a group nor a scope around.
-    #[inline]
-    pub(crate) fn is_alone(&self) -> bool {
-        self.own.charges.load(Ordering::Acquire) == 0
     }
 
     /// Puts the account into another group; what was charged before stays with the group before.
@@ -257,38 +281,24 @@ impl Record {
     }
 
     /// The same for an account that runs on this thread, whose slot that is.
-    #[inline]
-    pub(crate) fn share_group_here(&self, slot: &ThreadSlot) -> GroupKey {
+    pub(crate) fn share_group_here(&self, slot: &ThreadSlot) -> GroupId {
         let id = self.group();
-        if id == GroupId::NONE {
-            return GroupKey::NONE;
-        }
         // What is in reserve lives; if the account has just left it, it was there a moment ago.
-        slot.spare_group.take(id).unwrap_or_else(|| self.share_many(slot))
-    }
-
-    #[cold]
-    fn share_many(&self, slot: &ThreadSlot) -> GroupKey {
+        if id == GroupId::NONE || slot.spare_group.take(id.index() as u32) {
+            return id;
+        }
         let id = self.share_group();
         if id != GroupId::NONE {
             slot.spare_group.fill(id);
         }
-        id.key()
-    }
-
-    /// A reference to the group of an account that runs on this thread, if there is nothing around it but that group, which is not nested,
-    /// and if there is one in reserve.
-    #[inline]
-    pub(crate) fn share_flat_group_here(&self, slot: &ThreadSlot) -> Option<GroupKey> {
-        let charges = self.own.charges.load(Ordering::Acquire);
-        if charges < CHARGES_MORE { slot.spare_group.take(GroupId::from_index(charges)) } else { None }
+        id
     }
 
     /// Puts an account that nobody else has yet, and that is in no scope, into a group that is not nested, of which the caller gives it
     /// its reference. As [`set_charges`](Self::set_charges), and the record, which is on another processor perhaps, is not read.
     #[inline]
-    pub(crate) fn be_in_flat_group(&self, id: GroupId) {
-        self.own.charges.store(id.index() as u32, Ordering::Release);
+    pub(crate) fn be_in_flat_group(&self, number: u32) {
+        self.own.charges.store(number, Ordering::Release);
     }
 
     /// The account's group, which lives as long as what is returned.
@@ -483,11 +493,12 @@ impl Record {
         }
         self.shared.offloaded_ns.store(0, Ordering::Relaxed);
         self.shared.reported_ns.store(0, Ordering::Relaxed);
-        if !self.is_alone() {
-            let group = self.group();
+        let charges = self.charges();
+        if !charges.is_none() {
             self.own.charges.store(0, Ordering::Relaxed);
-            if !crate::thread::current().is_some_and(|current| current.slot.spare_group.put(group)) {
-                group.release();
+            let number = charges.number();
+            if !crate::thread::current().is_some_and(|current| current.slot.spare_group.put(number)) {
+                GroupId::from_index(number).release();
             }
         }
         self.shared.refs.store(1, Ordering::Relaxed);
