@@ -2,14 +2,13 @@
 //!
 //! Wall time of a piece of work, divided by its operations. The three executors of one number of workers live side by side, all
 //! but the one that is measured parked. The ratio is to the best peer *of each round*.
-//!
-//! `one_group/...`: the same with all tasks in one group, beside our own without any. One group has nobody to share with, so it should
-//! cost nothing.
 
 mod cases;
 mod contestants;
+mod one_group;
 
 use stipend_benches::args::Args;
+use stipend_benches::child;
 use stipend_benches::report::Report;
 use stipend_benches::rounds::interleave;
 use stipend_benches::row::Row;
@@ -18,6 +17,7 @@ use stipend_benches::stats::geometric_mean;
 use crate::contestants::{AsyncExecutor, Stipend, Tokio};
 
 fn main() {
+    child::serve(&[one_group::ROLE]);
     let args = Args::parse();
     let mut report = Report::new(&args);
     for workers in [1, 2] {
@@ -46,30 +46,6 @@ fn main() {
     if !ratios.is_empty() {
         println!("geometric mean of ours over the best peer, {} rows: {:.3}", ratios.len(), geometric_mean(&ratios));
     }
-    one_group(&args, &mut report);
+    one_group::report(&args, &mut report);
     report.finish();
-}
-
-/// Ours in one group beside ours in none. The runtimes are two, as one that has seen a group keeps order from then on.
-fn one_group(args: &Args, report: &mut Report) {
-    for workers in [1, 2] {
-        let (grouped, plain) = (Stipend::in_one_group(workers), Stipend::new(workers));
-        macro_rules! case {
-            ($name:ident) => {
-                let name = concat!("one_group/", stringify!($name));
-                if args.wants(name) {
-                    let columns = interleave(args.choose(51, 201), 2, |which| match which {
-                        0 => cases::$name(grouped),
-                        _ => cases::$name(plain),
-                    });
-                    let [grouped, plain]: [Vec<f64>; 2] = columns.try_into().expect("as many as were asked for");
-                    let row = Row::new("sched", name, "ns_per_op", grouped).workers(workers);
-                    report.add(row.over("no group", &plain).peer("no_group", plain));
-                }
-            };
-        }
-        case!(spawn_many_local);
-        case!(yield_many);
-        case!(ping_pong);
-    }
 }
