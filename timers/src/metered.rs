@@ -117,7 +117,7 @@ impl<F: Future> Future for Metered<F> {
                     this.inner.as_mut().set(None);
                     account.end();
                     run.end_now();
-                    Poll::Ready(Err(reason))
+                    Poll::Ready(Err(*reason))
                 }
             }
         });

@@ -106,13 +106,11 @@ pub(super) fn block_on<F: Future>(shared: &Arc<Shared>, future: F) -> F::Output 
 
 /// A root future has nobody to be cancelled by but its own handlers and limits: its caller is told by a panic.
 fn stop_if_cancelled(control: Control) {
-    match control {
-        Control::Proceed => {}
-        Control::Cancel(CancelReason::HandlerPanicked(payload)) => std::panic::resume_unwind(payload),
-        Control::Cancel(CancelReason::CpuLimit(exceeded)) => {
-            panic!("the root future was cancelled: {exceeded}")
-        }
-        Control::Cancel(_) => panic!("the root future was cancelled"),
+    let Control::Cancel(reason) = control else { return };
+    match *reason {
+        CancelReason::HandlerPanicked(payload) => std::panic::resume_unwind(payload),
+        CancelReason::CpuLimit(exceeded) => panic!("the root future was cancelled: {exceeded}"),
+        _ => panic!("the root future was cancelled"),
     }
 }
 

@@ -176,7 +176,7 @@ pub(crate) struct Metered<'a> {
 impl Run<Reason> for Metered<'_> {
     type Stamp = Stamp;
 
-    #[inline]
+    #[inline(always)]
     fn before_poll(&mut self) -> Verdict<Reason> {
         self.run.before_poll().into()
     }
@@ -186,7 +186,7 @@ impl Run<Reason> for Metered<'_> {
         self.run.after_poll(completed).into()
     }
 
-    #[inline]
+    #[inline(always)]
     fn end(self) -> Stamp {
         self.run.end()
     }
@@ -210,7 +210,7 @@ impl From<Control> for Verdict<Reason> {
     fn from(control: Control) -> Self {
         match control {
             Control::Proceed => Self::Proceed,
-            Control::Cancel(reason) => Self::Cancel(Box::new(reason)),
+            Control::Cancel(reason) => Self::Cancel(reason),
         }
     }
 }

@@ -10,8 +10,14 @@ use crate::error::CpuLimitExceeded;
 pub enum Control {
     /// Go on.
     Proceed,
-    /// Drop the future now, inside the run; the task does nothing more.
-    Cancel(CancelReason),
+    /// Drop the future now, inside the run; the task does nothing more. In a box, so that the answer of each poll is a word.
+    Cancel(Box<CancelReason>),
+}
+
+impl From<CancelReason> for Control {
+    fn from(reason: CancelReason) -> Self {
+        Self::Cancel(Box::new(reason))
+    }
 }
 
 /// Why a task is cancelled.

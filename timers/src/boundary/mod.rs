@@ -131,13 +131,14 @@ impl<'a> Run<'a> {
     #[inline(always)]
     fn read_poll(&self) -> Behind {
         let before_ns = self.clock.last_cpu_ns(self.slot);
-        let now = self.clock.stamp(self.slot);
-        let mut poll = Behind { now, ns: now.cpu_ns.saturating_sub(self.at.cpu_ns), due: false };
-        poll.due = self.is_due_behind(poll.ns);
-        if poll.due {
-            self.confirm(&mut poll, before_ns);
-        }
-        poll
+        let poll = self.behind(self.clock.stamp(self.slot));
+        if poll.due { self.confirm(before_ns) } else { poll }
+    }
+
+    #[inline(always)]
+    fn behind(&self, now: Stamp) -> Behind {
+        let ns = now.cpu_ns.saturating_sub(self.at.cpu_ns);
+        Behind { now, ns, due: self.is_due_behind(ns) }
     }
 
     /// Starts the section behind a poll, and counts that.
@@ -172,10 +173,8 @@ impl<'a> Run<'a> {
     /// Before anything expires: once more by the CPU clock itself. If polls before were billed too much, this one is billed nothing until
     /// the clock has caught up, so that it brings nothing about.
     #[cold]
-    fn confirm(&self, poll: &mut Behind, before_ns: u64) {
-        poll.now = self.clock.restamp(self.slot, before_ns);
-        poll.ns = poll.now.cpu_ns.saturating_sub(self.at.cpu_ns);
-        poll.due = self.is_due_behind(poll.ns);
+    fn confirm(&self, before_ns: u64) -> Behind {
+        self.behind(self.clock.restamp(self.slot, before_ns))
     }
 
     /// Nothing is due of the account's own, but somebody waits for a clock that it is a part of.

@@ -67,12 +67,7 @@ impl Run<'_> {
             return Control::Proceed;
         }
         if poll_ns >= limit_ns && matches!(control, Control::Proceed) {
-            return Control::Cancel(CancelReason::CpuLimit(account::exceeded(
-                self.record,
-                LimitKind::Poll,
-                poll_ns,
-                limit_ns,
-            )));
+            return CancelReason::CpuLimit(account::exceeded(self.record, LimitKind::Poll, poll_ns, limit_ns)).into();
         }
         control
     }
@@ -97,7 +92,7 @@ impl Run<'_> {
             // So may a member's poll, of a scope's clock.
             members::settle(record, kinds.contains(Kinds::EXPIRY));
             if kinds.contains(Kinds::CANCEL) && !completed && members::over(record).is_none() {
-                control = Control::Cancel(CancelReason::Requested);
+                control = CancelReason::Requested.into();
             }
             if matches!(control, Control::Proceed) {
                 control = self.deliver(Source::Own(Own::Task { until_ns, seen_ns }), &mut left, completed);
@@ -110,7 +105,7 @@ impl Run<'_> {
             let is_over = total_ns.saturating_sub(owed_ns) >= hard_ns;
             if matches!(control, Control::Proceed) && !completed && is_over {
                 let kind = members::limit_kind(record);
-                control = Control::Cancel(CancelReason::CpuLimit(account::exceeded(record, kind, total_ns, hard_ns)));
+                control = CancelReason::CpuLimit(account::exceeded(record, kind, total_ns, hard_ns)).into();
             }
             if matches!(control, Control::Proceed) {
                 control = self.deliver_of_wholes(&mut left, completed);
@@ -119,7 +114,7 @@ impl Run<'_> {
                 // What ran meanwhile was charged.
                 members::settle(record, false);
                 if !completed && let Some(scope) = members::over(record) {
-                    control = Control::Cancel(CancelReason::CpuLimit(members::exceeded(record, scope)));
+                    control = CancelReason::CpuLimit(members::exceeded(record, scope)).into();
                 }
             }
             let posted = record.shared.wake.finish();
@@ -181,8 +176,11 @@ impl Run<'_> {
             match self.deliver_next(source, completed) {
                 None => break,
                 // A task that has completed cannot be cancelled; the handlers behind this one run all the same.
-                Some(Control::Cancel(CancelReason::HandlerPanicked(payload))) if completed => panics::discard(payload),
-                Some(Control::Cancel(_)) if completed => {}
+                Some(Control::Cancel(reason)) if completed => {
+                    if let CancelReason::HandlerPanicked(payload) = *reason {
+                        panics::discard(payload);
+                    }
+                }
                 Some(Control::Proceed) => {}
                 Some(cancel) => return cancel,
             }
@@ -272,9 +270,9 @@ impl Run<'_> {
         let answer = panics::catch(|| handler(expiry));
         self.section();
         let (control, action) = match answer {
-            Ok(Action::Cancel) => (Control::Cancel(CancelReason::Requested), Action::Cancel),
+            Ok(Action::Cancel) => (CancelReason::Requested.into(), Action::Cancel),
             Ok(action) => (Control::Proceed, action),
-            Err(payload) => (Control::Cancel(CancelReason::HandlerPanicked(payload)), Action::Cancel),
+            Err(payload) => (CancelReason::HandlerPanicked(payload).into(), Action::Cancel),
         };
         let mut handler = Some(handler);
         let mut put_back = |timers: &mut TimerSet, now_ns| {

@@ -215,7 +215,8 @@ mod tests {
             assert!(manual.meter().inner().tick().confirmed > 0);
             let control = run.after_poll(false);
             run.end_now();
-            let Control::Cancel(CancelReason::CpuLimit(exceeded)) = control else { panic!("{control:?}") };
+            let Control::Cancel(reason) = control else { panic!("it goes on") };
+            let CancelReason::CpuLimit(exceeded) = *reason else { panic!("{reason:?}") };
             assert_eq!((exceeded.kind, exceeded.used, exceeded.limit), (LimitKind::Scope, ms(60), ms(50)));
         });
     }

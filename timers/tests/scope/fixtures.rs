@@ -109,7 +109,8 @@ pub(super) fn with_waker(account: Account) -> (Account, Arc<Wakes>) {
 
 #[track_caller]
 pub(super) fn over(control: Control) -> CpuLimitExceeded {
-    let Control::Cancel(CancelReason::CpuLimit(exceeded)) = control else { panic!("{control:?}") };
+    let Control::Cancel(reason) = control else { panic!("it goes on") };
+    let CancelReason::CpuLimit(exceeded) = *reason else { panic!("{reason:?}") };
     assert_eq!(exceeded.kind, LimitKind::Scope);
     exceeded
 }
@@ -128,5 +129,6 @@ pub(super) fn goes_on(control: Control) {
 
 #[track_caller]
 pub(super) fn requested(control: Control) {
-    assert!(matches!(control, Control::Cancel(CancelReason::Requested)), "{control:?}");
+    let Control::Cancel(reason) = control else { panic!("it goes on") };
+    assert!(matches!(*reason, CancelReason::Requested), "{reason:?}");
 }
