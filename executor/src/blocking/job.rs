@@ -81,13 +81,16 @@ impl Run<Reason> for JobRun<'_> {
         }
     }
 
+    fn after_pending(&mut self) -> Verdict<Reason> {
+        unreachable!("a job is ready at its first poll")
+    }
+
     /// Charges the call before its outcome can be seen, so that who awaits the job finds its time on the clock.
-    fn after_poll(&mut self, _completed: bool) -> Verdict<Reason> {
+    fn after_ready(&mut self) {
         if let Some((lease, run)) = self.metered.take() {
             let at = run.end();
             self.metered = Some((lease, lease.offload(&self.core.offload, at)));
         }
-        Verdict::Proceed
     }
 
     fn end(self) -> Option<Stamp> {

@@ -17,7 +17,7 @@ use std::task::{Context, Poll, Waker};
 use super::memory;
 use super::panic::{contain, discard};
 use super::refs::Runnable;
-use super::running::Running;
+use super::running::{self, Running};
 use super::state::{Snapshot, State, Suspended};
 use super::waker;
 use super::{End, Run, Schedule, Verdict};
@@ -116,6 +116,7 @@ where
     F: Future + 'static,
     S: Schedule,
 {
+    const { assert!(align_of::<Header<S>>().is_multiple_of(running::ALIGN)) }
     // SAFETY: the types are the allocation's (this function is reached through its own vtable), and the runnable's
     // reference keeps it alive until `suspend`, or `ref_dec` at the very end, gives it up.
     let cell = unsafe { ptr.cast::<Cell<F, S>>().as_ref() };
@@ -150,7 +151,7 @@ where
                 cell.header.core.set_waker(Waker::clone(&waker));
             }
             match polled {
-                Ok(Poll::Pending) => match run.after_poll(false) {
+                Ok(Poll::Pending) => match run.after_pending() {
                     Verdict::Proceed => {
                         // The account is unpublished *before* another worker can get hold of the task.
                         let at = run.end();
@@ -209,7 +210,7 @@ where
     }
     if completed {
         // It returned in time to return: whatever was decided against it comes too late.
-        contain(|| run.after_poll(true));
+        contain(|| run.after_ready());
     }
     cell.header.core.end();
     // SAFETY: RUNNING is still ours. What is replaced is `Taken`, which has nothing to drop.

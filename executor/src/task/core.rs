@@ -181,14 +181,21 @@ impl Run<Reason> for Metered<'_> {
         self.run.before_poll().into()
     }
 
-    #[inline]
-    fn after_poll(&mut self, completed: bool) -> Verdict<Reason> {
-        self.run.after_poll(completed).into()
+    #[inline(always)]
+    fn after_pending(&mut self) -> Verdict<Reason> {
+        self.run.after_poll(false).into()
+    }
+
+    fn after_ready(&mut self) {
+        drop(self.run.after_poll(true));
     }
 
     #[inline(always)]
     fn end(self) -> Stamp {
-        self.run.end()
+        match self.run.left_at() {
+            Some(at) => at,
+            None => self.run.end(),
+        }
     }
 
     fn count_end(&self) {

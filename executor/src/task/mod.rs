@@ -150,21 +150,23 @@ pub(crate) enum End<T, R> {
 /// What brackets a run of a task, and decides whether it goes on.
 ///
 /// The runtime's is the meter. First comes `before_poll`. If that cancels, there is no poll, but destructors and wakes, then
-/// `end_now`. The poll is pending: `after_poll`, and `end`. It is ready: the future's destructor, and then either `complete`, if
-/// nobody has to be told, or `after_poll`, whose answer comes too late, wakes, and `end_now`.
+/// `end_now`. The poll is pending: `after_pending`, and `end`. It is ready: the future's destructor, and then either `complete`, if
+/// nobody has to be told, or `after_ready`, wakes, and `end_now`.
 pub(crate) trait Run<R> {
     /// When the bracket closed; what the next one opens with.
     type Stamp;
 
     fn before_poll(&mut self) -> Verdict<R>;
-    fn after_poll(&mut self, completed: bool) -> Verdict<R>;
+    fn after_pending(&mut self) -> Verdict<R>;
+    /// It is too late to cancel.
+    fn after_ready(&mut self);
     /// The task has left the registry.
     fn count_end(&self) {}
-    /// Closes the bracket as of `after_poll`.
+    /// Closes the bracket as of `after_pending`.
     fn end(self) -> Self::Stamp;
     /// Closes the bracket as of now.
     fn end_now(self) -> Self::Stamp;
-    /// `after_poll` and `end_now` in one, of a task of which nothing is left.
+    /// `after_ready` and `end_now` in one, of a task of which nothing is left.
     fn complete(self) -> Self::Stamp;
 }
 

@@ -95,9 +95,10 @@ impl Run<()> for Bracket<'_> {
     fn before_poll(&mut self) -> Verdict<()> {
         self.verdict()
     }
-    fn after_poll(&mut self, _completed: bool) -> Verdict<()> {
+    fn after_pending(&mut self) -> Verdict<()> {
         self.verdict()
     }
+    fn after_ready(&mut self) {}
     fn end(self) {}
     fn end_now(self) {}
     fn complete(self) {}

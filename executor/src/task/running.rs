@@ -8,41 +8,51 @@
 use loom::thread_local;
 use std::cell::Cell;
 
-/// The task, by the address of its header, the note, and whether it is in the registry.
-type Now = (*const (), bool, bool);
+/// Beside the task's address, which is a multiple of four: it has woken itself.
+const WOKEN: usize = 1;
+/// It is in the registry.
+const REGISTERED: usize = 2;
+/// What a header's address must be a multiple of.
+pub(super) const ALIGN: usize = 4;
 
 #[cfg(not(loom))]
 thread_local! {
-    static NOW: Cell<Now> = const { Cell::new((std::ptr::null(), false, false)) };
+    /// The task, by the address of its header, and what is noted of it; zero is none.
+    static NOW: Cell<usize> = const { Cell::new(0) };
 }
 #[cfg(loom)]
 thread_local! {
-    static NOW: Cell<Now> = Cell::new((std::ptr::null(), false, false));
+    static NOW: Cell<usize> = Cell::new(0);
 }
 
 /// While it lives, the task at this address is the one that runs here.
 pub(super) struct Running {
-    before: Now,
+    before: usize,
 }
 
 impl Running {
+    #[inline]
     pub(super) fn enter(task: *const (), registered: bool) -> Self {
-        Self { before: NOW.with(|now| now.replace((task, false, registered))) }
+        debug_assert_eq!(task.addr() % ALIGN, 0);
+        let now = task.addr() | if registered { REGISTERED } else { 0 };
+        Self { before: NOW.with(|word| word.replace(now)) }
     }
 
     /// The task has left the registry. What its end still calls (the outcome's destructor, wakers) is user code too, and is not
     /// [inside](is_inside).
     pub(super) fn retired(&self) {
-        NOW.with(|now| now.set((now.get().0, now.get().1, false)));
+        NOW.with(|now| now.set(now.get() & !REGISTERED));
     }
 
     /// The run is over as far as user code is concerned: has the task woken itself?
+    #[inline]
     pub(super) fn has_woken_itself(&self) -> bool {
-        NOW.with(Cell::get).1
+        NOW.with(Cell::get) & WOKEN != 0
     }
 }
 
 impl Drop for Running {
+    #[inline]
     fn drop(&mut self) {
         NOW.with(|now| now.set(self.before));
     }
@@ -51,16 +61,17 @@ impl Drop for Running {
 /// Whether a task runs on this thread that is registered until after whatever the caller does now.
 #[inline]
 pub(crate) fn is_inside() -> bool {
-    NOW.try_with(|now| now.get().2).unwrap_or(false)
+    NOW.try_with(|now| now.get() & REGISTERED != 0).unwrap_or(false)
 }
 
 /// Notes the wake if it is of the task that runs here. `false`: it is another one, and must be woken by its state word.
+#[inline]
 pub(super) fn note_wake(task: *const ()) -> bool {
     // The thread-local is gone when the thread ends; then no task runs here.
     NOW.try_with(|now| {
-        let here = now.get().0 == task;
+        let here = now.get() & !(WOKEN | REGISTERED) == task.addr();
         if here {
-            now.set((task, true, now.get().2));
+            now.set(now.get() | WOKEN);
         }
         here
     })

@@ -96,10 +96,21 @@ impl<'a> Run<'a> {
     /// crossed no longer cancel.
     #[inline(always)]
     pub fn after_poll(&mut self, completed: bool) -> Control {
-        let poll = self.read_poll();
-        if poll.due {
-            return self.expire(completed, poll.now, poll.ns);
-        }
+        let before_ns = self.clock.last_cpu_ns(self.slot);
+        let poll = self.behind(self.clock.stamp(self.slot));
+        if poll.due { self.after_due_poll(completed, before_ns) } else { self.after_plain_poll(completed, poll) }
+    }
+
+    /// Before anything expires: once more by the CPU clock itself. If polls before were billed too much, this one is billed nothing until
+    /// the clock has caught up, so that it brings nothing about.
+    #[cold]
+    fn after_due_poll(&mut self, completed: bool, before_ns: u64) -> Control {
+        let poll = self.behind(self.clock.restamp(self.slot, before_ns));
+        if poll.due { self.expire(completed, poll.now, poll.ns) } else { self.after_plain_poll(completed, poll) }
+    }
+
+    #[inline(always)]
+    fn after_plain_poll(&mut self, completed: bool, poll: Behind) -> Control {
         let watched = if completed {
             self.restart_behind_poll(poll.now, poll.ns)
         } else {
@@ -113,28 +124,25 @@ impl<'a> Run<'a> {
     /// two. It is too late to cancel.
     #[inline(always)]
     pub fn complete(mut self) -> Stamp {
-        let poll = self.read_poll();
-        if !poll.due && !self.leave(poll.now, |run| run.charge_poll(poll.ns)) {
-            return self.ended();
+        let before_ns = self.clock.last_cpu_ns(self.slot);
+        let poll = self.behind(self.clock.stamp(self.slot));
+        if poll.due {
+            return self.complete_slowly(|run| run.after_due_poll(true, before_ns));
         }
-        self.complete_slowly(poll)
+        if self.leave(poll.now, |run| run.charge_poll(poll.ns)) {
+            return self.complete_slowly(|run| run.watched(true));
+        }
+        self.ended()
     }
 
     #[cold]
-    fn complete_slowly(mut self, poll: Behind) -> Stamp {
-        let control = if poll.due { self.expire(true, poll.now, poll.ns) } else { self.watched(true) };
+    fn complete_slowly(mut self, boundary: impl FnOnce(&mut Self) -> Control) -> Stamp {
+        let control = boundary(&mut self);
         panics::contain(|| drop(control));
         self.end_now()
     }
 
-    /// Reads the clock behind a poll, and compares.
-    #[inline(always)]
-    fn read_poll(&self) -> Behind {
-        let before_ns = self.clock.last_cpu_ns(self.slot);
-        let poll = self.behind(self.clock.stamp(self.slot));
-        if poll.due { self.confirm(before_ns) } else { poll }
-    }
-
+    /// What is known behind a poll that ended now.
     #[inline(always)]
     fn behind(&self, now: Stamp) -> Behind {
         let ns = now.cpu_ns.saturating_sub(self.at.cpu_ns);
@@ -170,13 +178,6 @@ impl<'a> Run<'a> {
             || !shared.wake.is_idle()
     }
 
-    /// Before anything expires: once more by the CPU clock itself. If polls before were billed too much, this one is billed nothing until
-    /// the clock has caught up, so that it brings nothing about.
-    #[cold]
-    fn confirm(&self, before_ns: u64) -> Behind {
-        self.behind(self.clock.restamp(self.slot, before_ns))
-    }
-
     /// Nothing is due of the account's own, but somebody waits for a clock that it is a part of.
     #[cold]
     fn watched(&mut self, completed: bool) -> Control {
@@ -205,6 +206,14 @@ impl<'a> Run<'a> {
             self.leave(self.at, |run| run.charge(0));
         }
         self.ended()
+    }
+
+    /// The stamp of the last boundary, if the run was left with that, as it is by a poll that returned `Pending` and brought nothing
+    /// about. Then nothing remains to be done, and dropping the run is to [end](Self::end) it.
+    #[inline(always)]
+    #[must_use]
+    pub fn left_at(&self) -> Option<Stamp> {
+        (!self.shown).then_some(self.at)
     }
 
     /// Ends the run now, with a fresh stamp: for whatever did more than a poll.
@@ -246,6 +255,7 @@ impl<'a> Run<'a> {
 }
 
 impl Drop for Run<'_> {
+    #[inline]
     fn drop(&mut self) {
         self.finish();
     }
