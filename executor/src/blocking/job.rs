@@ -101,8 +101,8 @@ impl Run<Reason> for JobRun<'_> {
         self.metered.map(|(_, run)| run.end())
     }
 
-    fn complete(self) -> Option<Stamp> {
-        self.end_now()
+    fn complete(&mut self) -> Option<Stamp> {
+        self.metered.take().map(|(_, run)| run.end())
     }
 }
 
@@ -129,7 +129,7 @@ where
     F: FnOnce() -> R + Send + 'static,
     R: Send + 'static,
 {
-    let core = JobCore {
+    let core = || JobCore {
         offload: Offload::capture(),
         clock: stipend_timers::current_clock(),
         shared: Arc::clone(shared),

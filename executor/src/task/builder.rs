@@ -127,8 +127,9 @@ impl Builder {
         let (account, group, extras) = self.prepare()?;
         // SAFETY: `local_runtime` found that this thread is the one that runs all tasks of that runtime, and a registered task
         // keeps a reference in the registry until it has ended.
-        let made = register(&home, account, group, extras, site, |core| unsafe { allocate_unchecked(core, future) });
-        made.map_err(Refused::into_error)
+        let parts =
+            unsafe { allocate_unchecked(|| TaskCore::new(account, Home::of(&home), group, site, extras), future) };
+        register(&home, parts).map_err(Refused::into_error)
     }
 
     fn spawn_at<F>(
@@ -142,7 +143,8 @@ impl Builder {
         F::Output: Send + 'static,
     {
         let (account, group, extras) = self.prepare()?;
-        register(shared, account, group, extras, site, |core| allocate(core, future)).map_err(Refused::into_error)
+        let parts = allocate(|| TaskCore::new(account, Home::of(shared), group, site, extras), future);
+        register(shared, parts).map_err(Refused::into_error)
     }
 
     /// The account with its group and limits, and what else is kept.
@@ -252,7 +254,7 @@ where
     F::Output: Send + 'static,
 {
     let (account, group) = Account::inherit();
-    register(shared, account, group, None, site, |core| allocate(core, future))
+    register(shared, allocate(|| TaskCore::new(account, Home::of(shared), group, site, None), future))
 }
 
 /// Plain spawning of what stays on this thread.
@@ -270,8 +272,8 @@ where
 {
     let (account, group) = Account::inherit();
     // SAFETY: the task runs on this thread by contract, and a registered task keeps a reference in the registry until it has ended.
-    let made = register(shared, account, group, None, site, |core| unsafe { allocate_unchecked(core, future) });
-    made.unwrap_or_else(Refused::refuse)
+    let parts = unsafe { allocate_unchecked(|| TaskCore::new(account, Home::of(shared), group, site, None), future) };
+    register(shared, parts).unwrap_or_else(Refused::refuse)
 }
 
 #[track_caller]
@@ -302,15 +304,7 @@ impl<T> Refused<T> {
     }
 }
 
-fn register<T>(
-    shared: &Arc<Shared>,
-    account: Account,
-    group: GroupId,
-    extras: Option<Box<Extras>>,
-    site: &'static Location<'static>,
-    allocate: impl FnOnce(TaskCore) -> Parts<T, TaskCore>,
-) -> Result<JoinHandle<T>, Refused<T>> {
-    let (runnable, task, joint) = allocate(TaskCore::new(account, Home::of(shared), group, site, extras));
+fn register<T>(shared: &Arc<Shared>, (runnable, task, joint): Parts<T, TaskCore>) -> Result<JoinHandle<T>, Refused<T>> {
     match shared.start(task, runnable) {
         Ok(()) => Ok(JoinHandle::new(Joining::Task(joint))),
         Err(runnable) => Err(Refused { runnable, joint }),

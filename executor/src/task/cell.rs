@@ -59,12 +59,12 @@ enum Stage<F: Future, R> {
 /// Allocates a task that is scheduled: its runnable, its join handle and `others` more references exist.
 ///
 /// Here nothing is said of threads: [`refs`](super::refs), whose types go from thread to thread, demands what they need.
-pub(super) fn allocate<F, S>(core: S, future: F, others: usize) -> NonNull<Header<S>>
+pub(super) fn allocate<F, S>(core: impl FnOnce() -> S, future: F, others: usize) -> NonNull<Header<S>>
 where
     F: Future + 'static,
     S: Schedule,
 {
-    Cell::<F, S>::make(core, State::scheduled(others), Stage::Pending(future))
+    Cell::<F, S>::make(core, State::scheduled(others), future)
 }
 
 impl<F, S> Cell<F, S>
@@ -80,13 +80,15 @@ where
         dealloc: dealloc::<F, S>,
     };
 
-    fn make(core: S, state: State, stage: Stage<F, S::Reason>) -> NonNull<Header<S>> {
+    fn make(core: impl FnOnce() -> S, state: State, future: F) -> NonNull<Header<S>> {
         let ptr = memory::allocate(Layout::new::<Self>()).cast::<Self>();
+        // Only now, so that it is made where it will lie.
+        let core = core();
         // SAFETY: the memory is fresh, and has this layout.
         unsafe {
             ptr.write(Self {
                 header: Header { state, vtable: &Self::VTABLE, join_waker: UnsafeCell::new(None), core },
-                stage: UnsafeCell::new(stage),
+                stage: UnsafeCell::new(Stage::Pending(future)),
             });
         }
         // It keeps the provenance of the whole cell, as it is only ever cast.

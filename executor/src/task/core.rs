@@ -192,6 +192,7 @@ impl Run<Reason> for Metered<'_> {
 
     #[inline(always)]
     fn end(self) -> Stamp {
+        // Mostly so, and it need not be moved to find out.
         match self.run.left_at() {
             Some(at) => at,
             None => self.run.end(),
@@ -206,8 +207,8 @@ impl Run<Reason> for Metered<'_> {
         self.run.end_now()
     }
 
-    #[inline]
-    fn complete(self) -> Stamp {
+    #[inline(always)]
+    fn complete(&mut self) -> Stamp {
         self.run.complete()
     }
 }

@@ -166,8 +166,8 @@ pub(crate) trait Run<R> {
     fn end(self) -> Self::Stamp;
     /// Closes the bracket as of now.
     fn end_now(self) -> Self::Stamp;
-    /// `after_ready` and `end_now` in one, of a task of which nothing is left.
-    fn complete(self) -> Self::Stamp;
+    /// `after_ready` and `end_now` in one, of a task of which nothing is left. What follows is the drop.
+    fn complete(&mut self) -> Self::Stamp;
 }
 
 /// What a bracket says about the task.

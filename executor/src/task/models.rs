@@ -42,7 +42,7 @@ impl World {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        let (runnable, task, joint) = allocate(self.clone(), future);
+        let (runnable, task, joint) = allocate(|| self.clone(), future);
         World::schedule(runnable);
         (task, joint)
     }
@@ -101,7 +101,7 @@ impl Run<()> for Bracket<'_> {
     fn after_ready(&mut self) {}
     fn end(self) {}
     fn end_now(self) {}
-    fn complete(self) {}
+    fn complete(&mut self) {}
 }
 
 /// Ready once the flag is up; leaves its waker; counts its drops.
@@ -367,8 +367,8 @@ fn a_place_gives_each_runnable_out_once() {
         let task = |polls: Arc<AtomicUsize>| async move {
             polls.fetch_add(1, Ordering::Relaxed);
         };
-        let (first, _, _joint) = allocate(world.clone(), task(polls.clone()));
-        let (second, _, _joint2) = allocate(world.clone(), task(polls.clone()));
+        let (first, _, _joint) = allocate(|| world.clone(), task(polls.clone()));
+        let (second, _, _joint2) = allocate(|| world.clone(), task(polls.clone()));
         let thief = thread::spawn({
             let (place, world) = (place.clone(), world.clone());
             move || {
@@ -399,7 +399,8 @@ fn a_slot_is_left_while_others_look_into_it() {
         let drops = Arc::new(AtomicUsize::new(0));
         let flag = Flag::new();
         flag.up.store(true, Ordering::Relaxed);
-        let (runnable, task, joint) = allocate(world.clone(), Flagged { shared: flag.clone(), drops: drops.clone() });
+        let (runnable, task, joint) =
+            allocate(|| world.clone(), Flagged { shared: flag.clone(), drops: drops.clone() });
         slot.put(task);
         let looks = |slot: &Slot<World>| {
             if let Some(found) = slot.find(|_| true) {

@@ -18,7 +18,7 @@ use super::{End, Schedule, waker};
 pub(crate) type Parts<T, S> = (Runnable<S>, TaskRef<S>, Joint<T, S>);
 
 /// Makes a task and its first references. `schedule` the runnable to start it.
-pub(crate) fn spawn<F, S>(core: S, future: F) -> Parts<F::Output, S>
+pub(crate) fn spawn<F, S>(core: impl FnOnce() -> S, future: F) -> Parts<F::Output, S>
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
@@ -36,7 +36,7 @@ where
 ///
 /// What may then happen on other threads is harmless: they count references, post and wake. The output is touched by the run that
 /// ends the task, on this thread, and by the [`Joint`], which does not leave this thread unless the output may.
-pub(crate) unsafe fn spawn_unchecked<F, S>(core: S, future: F) -> Parts<F::Output, S>
+pub(crate) unsafe fn spawn_unchecked<F, S>(core: impl FnOnce() -> S, future: F) -> Parts<F::Output, S>
 where
     F: Future + 'static,
     S: Schedule,

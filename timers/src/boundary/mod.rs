@@ -121,9 +121,9 @@ impl<'a> Run<'a> {
 
     /// The boundary behind a poll that returned `Ready`, and the end of the run with it: for a task of which nothing is left to be
     /// done, as its future and its output were dropped before this, as a part of the poll. One reading of the clock instead of
-    /// two. It is too late to cancel.
+    /// two. It is too late to cancel. The run is over then, and all that may follow is its drop.
     #[inline(always)]
-    pub fn complete(mut self) -> Stamp {
+    pub fn complete(&mut self) -> Stamp {
         let before_ns = self.clock.last_cpu_ns(self.slot);
         let poll = self.behind(self.clock.stamp(self.slot));
         if poll.due {
@@ -132,14 +132,15 @@ impl<'a> Run<'a> {
         if self.leave(poll.now, |run| run.charge_poll(poll.ns)) {
             return self.complete_slowly(|run| run.watched(true));
         }
-        self.ended()
+        self.at
     }
 
     #[cold]
-    fn complete_slowly(mut self, boundary: impl FnOnce(&mut Self) -> Control) -> Stamp {
-        let control = boundary(&mut self);
+    fn complete_slowly(&mut self, boundary: impl FnOnce(&mut Self) -> Control) -> Stamp {
+        let control = boundary(self);
         panics::contain(|| drop(control));
-        self.end_now()
+        self.finish();
+        self.at
     }
 
     /// What is known behind a poll that ended now.
@@ -205,11 +206,11 @@ impl<'a> Run<'a> {
         if self.shown {
             self.leave(self.at, |run| run.charge(0));
         }
-        self.ended()
+        self.at
     }
 
     /// The stamp of the last boundary, if the run was left with that, as it is by a poll that returned `Pending` and brought nothing
-    /// about. Then nothing remains to be done, and dropping the run is to [end](Self::end) it.
+    /// about. Then nothing remains to be done, and to drop the run is to [end](Self::end) it.
     #[inline(always)]
     #[must_use]
     pub fn left_at(&self) -> Option<Stamp> {
@@ -219,15 +220,7 @@ impl<'a> Run<'a> {
     /// Ends the run now, with a fresh stamp: for whatever did more than a poll.
     pub fn end_now(mut self) -> Stamp {
         self.finish();
-        self.ended()
-    }
-
-    /// Nothing is left for the drop, which would have to find that out.
-    #[inline(always)]
-    fn ended(self) -> Stamp {
-        let at = self.at;
-        std::mem::forget(self);
-        at
+        self.at
     }
 
     /// Ends it at a fresh stamp, which says what was used since the boundary before.
