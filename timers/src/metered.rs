@@ -141,7 +141,7 @@ impl<F> PinnedDrop for Metered<F> {
         // The destructor's time belongs to the account too.
         let account = &*this.account;
         if let Some(current) = thread::current() {
-            let run = Run::begin(current.slot, &current.clock, account, current.clock.stamp(current.slot));
+            let mut run = Run::begin(current.slot, &current.clock, account, current.clock.stamp(current.slot));
             this.inner.as_mut().set(None);
             run.end_now();
         }

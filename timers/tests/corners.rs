@@ -32,7 +32,7 @@ fn t49_a_parents_clock_never_goes_back_as_children_end() {
                 m.advance(us(7));
                 let _ = run.after_poll(true);
                 run.end_now();
-                drop(child);
+                drop((run, child));
                 drop(account);
             }
         });
@@ -204,7 +204,7 @@ fn t03_a_job_in_progress_lets_the_pass_find_what_it_made_due() {
         })
         .arm_after(ms(5))
         .unwrap();
-    let run = lease.begin(&account, lease.stamp());
+    let mut run = lease.begin(&account, lease.stamp());
     let off = Offload::capture();
     run.end_now();
     std::thread::scope(|s| {
@@ -246,8 +246,8 @@ fn t60_requests_of_nested_accounts_do_not_starve_each_other() {
     let mut sleep = Box::pin(inner.clock().sleep(ms(2)));
     let w = Arc::new(CountW(AtomicUsize::new(0)));
     let waker: Waker = w.clone().into();
-    let ro = lease.begin(&outer, lease.stamp());
-    let ri = lease.begin(&inner, lease.stamp());
+    let mut ro = lease.begin(&outer, lease.stamp());
+    let mut ri = lease.begin(&inner, lease.stamp());
     let off = Offload::capture();
     ri.end();
     ro.end();
@@ -300,7 +300,7 @@ fn r05_checkpoint_in_a_job_outlives_nested_metering() {
     let lease = manual.meter().attach();
     let account = Account::new();
     account.set_cpu_limit(CpuLimit::hard(ms(5))).unwrap();
-    let run = lease.begin(&account, lease.stamp());
+    let mut run = lease.begin(&account, lease.stamp());
     let off = Offload::capture();
     run.end_now();
     let job = lease.offload(&off, lease.stamp());
@@ -329,7 +329,7 @@ fn t55_what_runs_before_the_poll_is_no_part_of_it() {
     let mut s = Box::pin(s);
     assert!(s.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
     // 1 ms more from a blocking job
-    let run = lease.begin(&a, lease.stamp());
+    let mut run = lease.begin(&a, lease.stamp());
     let off = Offload::capture();
     run.end();
     let job = lease.offload(&off, lease.stamp());
@@ -356,7 +356,7 @@ fn c05_the_clock_never_reads_more_than_was_used_beside_a_job() {
         s.spawn(move || {
             let lease = m.meter().attach(); // slot 0
             let mut tx = Some(tx);
-            let run = lease.begin(&a, lease.stamp());
+            let mut run = lease.begin(&a, lease.stamp());
             tx.take().unwrap().send(Offload::capture()).unwrap();
             while !started_.load(SeqCst) {}
             run.end_now();
@@ -472,9 +472,10 @@ fn a_slot_that_was_given_back_is_not_taken_for_the_threads_own() {
     let (older, younger) = (manual.meter().attach(), manual.meter().attach());
     drop(older);
     let account = Account::new();
-    let run = younger.begin(&account, younger.stamp());
+    let mut run = younger.begin(&account, younger.stamp());
     assert!(current_clock().is_some(), "the younger lease is there");
     run.end_now();
+    drop(run);
     drop(younger);
     let (begun, has_begun) = mpsc::channel();
     let (end, ends) = mpsc::channel::<()>();
@@ -485,7 +486,7 @@ fn a_slot_that_was_given_back_is_not_taken_for_the_threads_own() {
             let leases = [manual.meter().attach(), manual.meter().attach()];
             let account = Account::new();
             account.set_group(&Group::new("another thread's").unwrap());
-            let run = leases[1].begin(&account, leases[1].stamp());
+            let mut run = leases[1].begin(&account, leases[1].stamp());
             begun.send(()).unwrap();
             ends.recv().unwrap();
             run.end_now();

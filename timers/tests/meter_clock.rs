@@ -60,6 +60,7 @@ fn t47_t49_it_counts_accounts_and_the_runtime_of_threads_that_live_and_that_are_
         });
         reads(9 + round);
     }
+    drop(run);
     drop(lease);
     reads(28);
     let metrics = manual.meter().metrics();

@@ -63,7 +63,7 @@ fn t52_resolution_and_accuracy_class_are_told() {
     assert_eq!(resolution, Duration::from_nanos(1));
     assert_eq!(clock.poll_clock().resolution(), resolution);
     let lease = manual.meter().attach();
-    let run = lease.begin(&account, lease.stamp());
+    let mut run = lease.begin(&account, lease.stamp());
     manual.advance(resolution);
     assert_eq!((clock.now(), clock.poll_clock().now()), (resolution, resolution));
     run.end_now();

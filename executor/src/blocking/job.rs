@@ -93,16 +93,16 @@ impl Run<Reason> for JobRun<'_> {
         }
     }
 
-    fn end(self) -> Option<Stamp> {
+    fn end(&mut self) -> Option<Stamp> {
         self.end_now()
     }
 
-    fn end_now(self) -> Option<Stamp> {
-        self.metered.map(|(_, run)| run.end())
+    fn end_now(&mut self) -> Option<Stamp> {
+        self.metered.take().map(|(_, run)| run.end())
     }
 
     fn complete(&mut self) -> Option<Stamp> {
-        self.metered.take().map(|(_, run)| run.end())
+        self.end_now()
     }
 }
 

@@ -157,6 +157,8 @@ where
                     Verdict::Proceed => {
                         // The account is unpublished *before* another worker can get hold of the task.
                         let at = run.end();
+                        // Nothing is left for its drop, which would have to find that out.
+                        std::mem::forget(run);
                         if running.has_woken_itself() {
                             drop(running);
                             // SAFETY: our reference, and RUNNING with it, become the new runnable's. We were the one to
@@ -205,6 +207,7 @@ where
         // Nobody is left to hear of it, and nobody can come.
         contain(|| drop(end));
         let at = if completed { run.complete() } else { run.end_now() };
+        std::mem::forget(run);
         drop(running);
         // SAFETY: the last references are ours.
         unsafe { free(ptr) };

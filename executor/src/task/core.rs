@@ -191,19 +191,15 @@ impl Run<Reason> for Metered<'_> {
     }
 
     #[inline(always)]
-    fn end(self) -> Stamp {
-        // Mostly so, and it need not be moved to find out.
-        match self.run.left_at() {
-            Some(at) => at,
-            None => self.run.end(),
-        }
+    fn end(&mut self) -> Stamp {
+        self.run.end()
     }
 
     fn count_end(&self) {
         self.ended.add_one();
     }
 
-    fn end_now(self) -> Stamp {
+    fn end_now(&mut self) -> Stamp {
         self.run.end_now()
     }
 

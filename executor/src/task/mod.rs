@@ -151,7 +151,7 @@ pub(crate) enum End<T, R> {
 ///
 /// The runtime's is the meter. First comes `before_poll`. If that cancels, there is no poll, but destructors and wakes, then
 /// `end_now`. The poll is pending: `after_pending`, and `end`. It is ready: the future's destructor, and then either `complete`, if
-/// nobody has to be told, or `after_ready`, wakes, and `end_now`.
+/// nobody has to be told, or `after_ready`, wakes, and `end_now`. Behind one of the ends there is only the drop.
 pub(crate) trait Run<R> {
     /// When the bracket closed; what the next one opens with.
     type Stamp;
@@ -163,10 +163,10 @@ pub(crate) trait Run<R> {
     /// The task has left the registry.
     fn count_end(&self) {}
     /// Closes the bracket as of `after_pending`.
-    fn end(self) -> Self::Stamp;
+    fn end(&mut self) -> Self::Stamp;
     /// Closes the bracket as of now.
-    fn end_now(self) -> Self::Stamp;
-    /// `after_ready` and `end_now` in one, of a task of which nothing is left. What follows is the drop.
+    fn end_now(&mut self) -> Self::Stamp;
+    /// `after_ready` and `end_now` in one, of a task of which nothing is left.
     fn complete(&mut self) -> Self::Stamp;
 }
 

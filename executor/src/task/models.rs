@@ -99,8 +99,8 @@ impl Run<()> for Bracket<'_> {
         self.verdict()
     }
     fn after_ready(&mut self) {}
-    fn end(self) {}
-    fn end_now(self) {}
+    fn end(&mut self) {}
+    fn end_now(&mut self) {}
     fn complete(&mut self) {}
 }
 

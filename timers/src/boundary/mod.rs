@@ -121,7 +121,7 @@ impl<'a> Run<'a> {
 
     /// The boundary behind a poll that returned `Ready`, and the end of the run with it: for a task of which nothing is left to be
     /// done, as its future and its output were dropped before this, as a part of the poll. One reading of the clock instead of
-    /// two. It is too late to cancel. The run is over then, and all that may follow is its drop.
+    /// two. It is too late to cancel.
     #[inline(always)]
     pub fn complete(&mut self) -> Stamp {
         let before_ns = self.clock.last_cpu_ns(self.slot);
@@ -139,8 +139,7 @@ impl<'a> Run<'a> {
     fn complete_slowly(&mut self, boundary: impl FnOnce(&mut Self) -> Control) -> Stamp {
         let control = boundary(self);
         panics::contain(|| drop(control));
-        self.finish();
-        self.at
+        self.end_now()
     }
 
     /// What is known behind a poll that ended now.
@@ -200,25 +199,17 @@ impl<'a> Run<'a> {
     }
 
     /// Ends the run at the stamp of its last boundary: for a poll that returned `Pending`, with nothing to speak of done since.
-    /// The next run on this thread is billed from there on.
+    /// The next run on this thread is billed from there on. It is over then, and all that may follow is its drop.
     #[inline(always)]
-    pub fn end(mut self) -> Stamp {
+    pub fn end(&mut self) -> Stamp {
         if self.shown {
             self.leave(self.at, |run| run.charge(0));
         }
         self.at
     }
 
-    /// The stamp of the last boundary, if the run was left with that, as it is by a poll that returned `Pending` and brought nothing
-    /// about. Then nothing remains to be done, and to drop the run is to [end](Self::end) it.
-    #[inline(always)]
-    #[must_use]
-    pub fn left_at(&self) -> Option<Stamp> {
-        (!self.shown).then_some(self.at)
-    }
-
-    /// Ends the run now, with a fresh stamp: for whatever did more than a poll.
-    pub fn end_now(mut self) -> Stamp {
+    /// The same with a fresh stamp: for whatever did more than a poll.
+    pub fn end_now(&mut self) -> Stamp {
         self.finish();
         self.at
     }

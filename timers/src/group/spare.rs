@@ -189,10 +189,11 @@ mod tests {
         let found = (0..1_000).any(|_| {
             lease.charge_runtime(lease.stamp());
             let (maker, id, serial) = last_member();
-            let run = lease.begin(&maker, lease.stamp());
+            let mut run = lease.begin(&maker, lease.stamp());
             // One by a reference of its own, and with it come as many as a reserve has.
             let children: Vec<_> = (0..=super::BATCH).map(|_| Account::inherit()).collect();
             run.end();
+            drop(run);
             assert!(children.iter().all(|(_, of)| (*of, of.serial()) == (id, serial)));
             // They end elsewhere.
             std::thread::spawn(move || drop((children, maker))).join().unwrap();
@@ -205,7 +206,7 @@ mod tests {
             one.set_group(&heir);
             other.set_group(&heir);
             drop(one);
-            let run = lease.begin(&other, lease.stamp());
+            let mut run = lease.begin(&other, lease.stamp());
             let (child, of) = Account::inherit();
             run.end();
             assert_eq!((of, child.group()), (heir.id(), Some(heir)));

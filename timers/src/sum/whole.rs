@@ -276,7 +276,7 @@ mod tests {
         let first = Group::new("first").unwrap();
         let id = first.id();
         account.set_group(&first);
-        let run = lease.begin(&account, lease.stamp());
+        let mut run = lease.begin(&account, lease.stamp());
         manual.advance(Duration::from_secs(3600));
         run.end_now();
         account.set_group(&Group::new("elsewhere").unwrap());
