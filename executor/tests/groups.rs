@@ -283,6 +283,8 @@ fn no_task_of_a_group_starves_behind_one_that_can_never_have_its_share() {
     let so_far = || polls.iter().map(|polls| polls.load(Ordering::Relaxed)).collect::<Vec<_>>();
     // All of them are on the way, on both workers, when the greedy one comes.
     wait_until(|| so_far().iter().all(|polls| *polls >= 100));
+    // So that the other worker gets on meanwhile.
+    contest.real = us(20);
     contest.compete(Some(&greedy), 1, us(100));
     let before = so_far();
     contest.run();

@@ -12,7 +12,7 @@ use super::GroupId;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// So many are taken at once.
-const BATCH: u64 = 64;
+const BATCH: u64 = 1024;
 
 /// In place of a number: none was here yet.
 const NOBODY: u32 = u32::MAX - 1;
