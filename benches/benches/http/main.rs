@@ -119,8 +119,8 @@ fn case(args: &Args, report: &mut Report, servers: &[Server; 2], connections: us
 fn rounds(args: &Args, servers: &[Server; 2], clients: &mut [Client; 2], pace: Pace) -> [Figures; 2] {
     let mut figures = [Figures::new(), Figures::new()];
     let (rounds, time, rest) = match pace {
-        Pace::Even { .. } | Pace::Random { .. } => (args.choose(14, 140), 100, 50),
-        Pace::Closed if clients[0].connections() <= 100 => (args.choose(21, 105), 100, 0),
+        Pace::Even { .. } | Pace::Random { .. } => (args.choose(14, 280), 100, 50),
+        Pace::Closed if clients[0].connections() <= 100 => (args.choose(21, 210), 100, 0),
         Pace::Closed => (args.choose(7, 35), 300, 0),
     };
     let (time, rest) = (Duration::from_millis(time), Duration::from_millis(rest));

@@ -27,7 +27,7 @@ pub(super) type Ready = Runnable<TaskCore>;
 pub(crate) struct Shared {
     pub(super) injector: Injector<Ready>,
     /// One for each worker, by index.
-    pub(super) peers: Box<[CachePadded<Peer>]>,
+    pub(super) peers: Box<[Arc<CachePadded<Peer>>]>,
     // What is written often has lines of its own: the rest is read at every spawn and every wake.
     pub(super) idle: CachePadded<Idle>,
     shares: Arc<Shares>,
@@ -82,12 +82,12 @@ impl Shared {
     pub(super) fn new(parts: Parts) -> Self {
         let workers = parts.lanes.len();
         let peer = |lanes| {
-            CachePadded::new(Peer {
+            Arc::new(CachePadded::new(Peer {
                 lanes,
                 next: Place::new(),
                 parker: Parker::new(),
                 counters: WorkerCounters::default(),
-            })
+            }))
         };
         Self {
             injector: Injector::new(),

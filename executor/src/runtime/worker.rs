@@ -44,6 +44,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use crossbeam_utils::CachePadded;
 use stipend_timers::{GroupId, Lease, Stamp};
 
 use self::cohort::{Cohort, RECENT_EVERY_NS};
@@ -78,6 +79,8 @@ const INJECTED_AT_ONCE: usize = 32;
 pub(crate) struct Local {
     shared: Arc<Shared>,
     index: usize,
+    /// What others see of it.
+    peer: Arc<CachePadded<Peer>>,
     lanes: Lanes<Ready>,
     /// In the reactor: what it wakes is collected, and another is called once, afterwards, by [`Worker::run_task`].
     turning: Cell<bool>,
@@ -89,7 +92,16 @@ pub(crate) struct Local {
 
 impl Local {
     pub(super) fn new(shared: Arc<Shared>, index: usize, lanes: Lanes<Ready>) -> Self {
-        Self { shared, index, lanes, turning: Cell::new(false), crowded: Cell::new(false), called: Calls::default() }
+        let peer = Arc::clone(&shared.peers[index]);
+        Self {
+            shared,
+            index,
+            peer,
+            lanes,
+            turning: Cell::new(false),
+            crowded: Cell::new(false),
+            called: Calls::default(),
+        }
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -100,15 +112,10 @@ impl Local {
         std::ptr::eq(Arc::as_ptr(&self.shared), runtime)
     }
 
-    /// What others see of it.
-    fn peer(&self) -> &Peer {
-        &self.shared.peers[self.index]
-    }
-
     /// One of its tasks has spawned another.
     #[inline]
     pub(crate) fn count_spawned(&self) {
-        self.peer().counters.spawned.add_one();
+        self.peer.counters.spawned.add_one();
     }
 
     /// A new task that one of this worker's has spawned.
@@ -142,7 +149,7 @@ impl Local {
             self.lanes.push(group, task);
             self.call_for_help();
         } else {
-            match self.peer().next.put(task) {
+            match self.peer.next.put(task) {
                 Some(displaced) => {
                     self.lanes.push(group, displaced);
                     self.call_for_help();
@@ -156,14 +163,15 @@ impl Local {
     /// As [`Peer::has_work`], and from this side it takes no fence.
     #[inline]
     fn has_work(&self) -> bool {
-        !self.peer().next.is_empty() || !self.lanes.is_empty()
+        !self.peer.next.is_empty() || !self.lanes.is_empty()
     }
 
     /// A task that woke itself: behind all others.
     pub(crate) fn push_back(&self, task: Ready) {
-        let others = self.has_work();
+        // Mostly nobody could, which spares the second look.
+        let helps_others = self.shared.idle.could_help() && self.has_work();
         self.lanes.push(task.core().group(), task);
-        if others {
+        if helps_others {
             self.call_for_help();
         }
     }
@@ -315,7 +323,7 @@ impl<'a> Worker<'a> {
         Self {
             local,
             shared: &local.shared,
-            peer: local.peer(),
+            peer: &local.peer,
             lease,
             at,
             turn: Turn::begin(at),

@@ -82,7 +82,7 @@ where
 
     fn make(core: impl FnOnce() -> S, state: State, future: F) -> NonNull<Header<S>> {
         let ptr = memory::allocate(Layout::new::<Self>()).cast::<Self>();
-        // Only now, so that it is made where it will lie.
+        // Only now, so that it is made where it will lie: to copy what was just written takes longer than to write it.
         let core = core();
         // SAFETY: the memory is fresh, and has this layout.
         unsafe {
