@@ -61,6 +61,15 @@ pub(crate) fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexG
     condvar.wait(guard).unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
+/// A full fence for a thread that has just done a read-modify-write with `SeqCst`, which on x86-64 is one.
+#[cfg(not(loom))]
+pub(crate) fn fence_after_rmw() {
+    #[cfg(not(target_arch = "x86_64"))]
+    atomic::fence(atomic::Ordering::SeqCst);
+    #[cfg(target_arch = "x86_64")]
+    std::sync::atomic::compiler_fence(atomic::Ordering::SeqCst);
+}
+
 /// For who waits for a few instructions of another thread: spins, and lets others run if that one is not.
 pub(crate) fn pause(tries: &mut u32) {
     *tries = tries.wrapping_add(1);

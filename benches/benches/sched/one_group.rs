@@ -2,7 +2,8 @@
 //! nothing.
 //!
 //! The runtimes are two, as one that has seen a group keeps order from then on. Where the memory of each lies is luck, which lasts as
-//! long as they do and makes one of them faster by some per cent. So each process has two that are new, and its median is one value.
+//! long as they do and makes one of them faster by some per cent. So each process has two that are new, and its median is one value. As
+//! the rounds before it are more, these figures are not to be compared with those of the other cases.
 
 use std::io::{BufRead, BufReader};
 
@@ -33,7 +34,7 @@ pub(crate) fn report(args: &Args, report: &mut Report) {
             continue;
         }
         let mut columns = CASES.map(|_| [const { Vec::new() }; 2]);
-        for process in 0..args.choose(3, 15) {
+        for process in 0..args.choose(4, 16) {
             let measured = measured(workers, process % 2 == 0).expect("the child tells");
             for (columns, values) in columns.iter_mut().zip(measured) {
                 columns.iter_mut().zip(values).for_each(|(column, value)| column.push(value));

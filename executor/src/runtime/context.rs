@@ -2,57 +2,22 @@
 //!
 //! Kept in thread-locals, each with one meaning: the runtime that `spawn` uses, the worker whose queue is at hand, the
 //! runtime whose blocking pool it belongs to, and what the thread may not do because of what it is.
-//!
-//! # Invariant
-//! `HERE` is null, or points to what `WORKER` holds: both change in [`set_worker`] and in [`Kept`]'s drop, and nowhere else.
-#![allow(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::{mem, ptr};
 
 use super::shared::Shared;
 use super::worker::Local;
 
 thread_local! {
     static RUNTIME: RefCell<Option<Arc<Shared>>> = const { RefCell::new(None) };
-    static WORKER: RefCell<Kept> = const { RefCell::new(Kept(None)) };
-    /// The same, to be had by one load: each push and each spawn asks.
-    static HERE: Cell<*const Local> = const { Cell::new(ptr::null()) };
+    static WORKER: RefCell<Option<Rc<Local>>> = const { RefCell::new(None) };
     /// The address of the runtime whose blocking pool this thread belongs to, or 0. Such a thread keeps the runtime, so
     /// no other can have the address meanwhile.
     static POOL_OF: Cell<usize> = const { Cell::new(0) };
     static ROLE: Cell<Role> = const { Cell::new(Role::Foreign) };
-}
-
-/// The worker that the thread is.
-struct Kept(Option<Rc<Local>>);
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        // The thread ends, and what is dropped behind this finds no worker.
-        HERE.set(ptr::null());
-    }
-}
-
-/// Makes the thread another worker, or none, and returns the one before. Not while the thread ends, when there is none.
-fn set_worker(worker: Option<Rc<Local>>) -> Option<Rc<Local>> {
-    WORKER
-        .try_with(|kept| {
-            HERE.set(worker.as_ref().map_or(ptr::null(), Rc::as_ptr));
-            mem::replace(&mut kept.borrow_mut().0, worker)
-        })
-        .ok()
-        .flatten()
-}
-
-/// Calls `f`, which runs no user code, with the worker that the thread is.
-#[inline]
-fn with_here<R>(f: impl FnOnce(Option<&Local>) -> R) -> R {
-    // SAFETY: by the invariant it is null or kept alive, and it stays so meanwhile, as `f` makes the thread no other worker.
-    f(unsafe { HERE.get().as_ref() })
 }
 
 /// What a thread is to the runtime.
@@ -80,16 +45,26 @@ pub(crate) fn with_current<R>(f: impl FnOnce(&Arc<Shared>) -> R) -> Option<R> {
 /// user code.
 #[inline]
 pub(crate) fn with_worker<T, R>(runtime: *const Shared, item: T, f: impl FnOnce(&Local, T) -> R) -> Result<R, T> {
-    with_here(|worker| match worker {
-        Some(local) if local.belongs_to(runtime) => Ok(f(local, item)),
-        _ => Err(item),
-    })
+    let mut item = Some(item);
+    let done = WORKER.try_with(|worker| match &*worker.borrow() {
+        Some(local) if local.belongs_to(runtime) => item.take().map(|item| f(local, item)),
+        _ => None,
+    });
+    match (done, item) {
+        (Ok(Some(result)), _) => Ok(result),
+        (_, Some(item)) => Err(item),
+        (_, None) => unreachable!("what `f` took, it answered for"),
+    }
 }
 
 /// The [`LocalRuntime`](super::LocalRuntime) that runs its tasks on this thread, and is running: the caller is one of them, or its
 /// root future.
 pub(crate) fn local_runtime() -> Option<Arc<Shared>> {
-    with_here(|worker| worker.map(Local::shared).filter(|shared| shared.is_local()).map(Arc::clone))
+    let of = |worker: &RefCell<Option<Rc<Local>>>| match &*worker.borrow() {
+        Some(local) if local.shared().is_local() => Some(Arc::clone(local.shared())),
+        _ => None,
+    };
+    WORKER.try_with(of).ok().flatten()
 }
 
 /// Whether the thread can still be told what it is: not while its thread-locals are dropped.
@@ -117,7 +92,7 @@ impl Drop for Entered {
     fn drop(&mut self) {
         let before = self.before.take();
         // What was current may be the last reference, and is dropped outside the borrow.
-        let _left = RUNTIME.try_with(|runtime| mem::replace(&mut *runtime.borrow_mut(), before));
+        let _left = RUNTIME.try_with(|runtime| std::mem::replace(&mut *runtime.borrow_mut(), before));
     }
 }
 
@@ -156,11 +131,13 @@ pub(crate) struct AsWorker {
 }
 
 pub(crate) fn be_worker(local: &Rc<Local>) -> AsWorker {
-    AsWorker { before: set_worker(Some(Rc::clone(local))), not_send: PhantomData }
+    let before = WORKER.with(|worker| worker.borrow_mut().replace(Rc::clone(local)));
+    AsWorker { before, not_send: PhantomData }
 }
 
 impl Drop for AsWorker {
     fn drop(&mut self) {
-        drop(set_worker(self.before.take()));
+        let before = self.before.take();
+        let _left = WORKER.try_with(|worker| std::mem::replace(&mut *worker.borrow_mut(), before));
     }
 }

@@ -18,7 +18,7 @@ use crate::scheduler::lanes::RemoteLanes;
 use crate::scheduler::parker::Parker;
 use crate::scheduler::queue::Injector;
 use crate::scheduler::shares::Shares;
-use crate::sync::lock;
+use crate::sync::{fence_after_rmw, lock};
 use crate::task::{Place, Runnable, TaskCore, TaskRef, TaskSnapshot, all_slots, contain, is_inside};
 
 /// A task in a run queue.
@@ -27,7 +27,7 @@ pub(super) type Ready = Runnable<TaskCore>;
 pub(crate) struct Shared {
     pub(super) injector: Injector<Ready>,
     /// One for each worker, by index.
-    pub(super) peers: Box<[Arc<CachePadded<Peer>>]>,
+    pub(super) peers: Box<[CachePadded<Peer>]>,
     // What is written often has lines of its own: the rest is read at every spawn and every wake.
     pub(super) idle: CachePadded<Idle>,
     shares: Arc<Shares>,
@@ -82,12 +82,12 @@ impl Shared {
     pub(super) fn new(parts: Parts) -> Self {
         let workers = parts.lanes.len();
         let peer = |lanes| {
-            Arc::new(CachePadded::new(Peer {
+            CachePadded::new(Peer {
                 lanes,
                 next: Place::new(),
                 parker: Parker::new(),
                 counters: WorkerCounters::default(),
-            }))
+            })
         };
         Self {
             injector: Injector::new(),
@@ -195,6 +195,8 @@ impl Shared {
         };
         slot.put(task);
         self.spawned_outside.fetch_add(1, Ordering::SeqCst);
+        // Between the slot and the look: the other half is the fence of whoever closes.
+        fence_after_rmw();
         if self.is_closed() {
             self.refused_outside.fetch_add(1, Ordering::SeqCst);
             drop(slot.remove());
@@ -253,13 +255,13 @@ impl Shared {
 
     /// Once it is closed: cancels what lives, and if nothing does, stops the workers. True if they are stopped.
     ///
-    /// Called by who closes, then by each worker once as it sees that it is closed, and whenever it has nothing to do.
+    /// Called by who closes, then by each worker as it sees that it is closed, now and then, and whenever it has nothing to do.
     ///
     /// # Why no task goes on for ever
     /// One that was spawned from outside is in its slot before a look at `closed`: whoever closes sees it there, or it sees the other
     /// and is refused. One that a task spawns looks at `closed` first, and may come into its slot behind the look of whoever
-    /// closes. But its worker, W, comes between two tasks to see that it is closed, even if it never runs dry: by then the spawn is
-    /// over, so W finds it in its slot, wherever it runs now. And from then on what W's tasks spawn is refused.
+    /// closes. But each worker looks again between its tasks, even if it never runs dry, and so does the one that such a task comes to
+    /// run on, while the one that has spawned it may be stuck. And what a worker's tasks spawn once it has seen the end is refused.
     ///
     /// # Why no task is left when the workers stop
     /// They stop when two looks at the count of all spawns, before and after a look at every slot, agree, and no slot had a task

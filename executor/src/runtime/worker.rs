@@ -44,7 +44,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use crossbeam_utils::CachePadded;
 use stipend_timers::{GroupId, Lease, Stamp};
 
 use self::cohort::{Cohort, RECENT_EVERY_NS};
@@ -71,6 +70,8 @@ const COMPARE_EVERY_NS: u64 = 1_000_000;
 const HELP_BEHIND_MS: u64 = 1;
 /// In the middle of a poll another worker is called after this much wall time at the earliest: as long as it takes to come.
 const CALL_EVERY: Duration = Duration::from_micros(20);
+/// Once the runtime is closed a worker that is never idle looks for tasks that go on after this much run time at the earliest.
+const END_EVERY_NS: u64 = 1_000_000;
 /// How many tasks are taken from the injector at once when they have to be put in order, and how many are run from there at most until
 /// one of the queue has its turn.
 const INJECTED_AT_ONCE: usize = 32;
@@ -79,8 +80,6 @@ const INJECTED_AT_ONCE: usize = 32;
 pub(crate) struct Local {
     shared: Arc<Shared>,
     index: usize,
-    /// What others see of it.
-    peer: Arc<CachePadded<Peer>>,
     lanes: Lanes<Ready>,
     /// In the reactor: what it wakes is collected, and another is called once, afterwards, by [`Worker::run_task`].
     turning: Cell<bool>,
@@ -92,16 +91,7 @@ pub(crate) struct Local {
 
 impl Local {
     pub(super) fn new(shared: Arc<Shared>, index: usize, lanes: Lanes<Ready>) -> Self {
-        let peer = Arc::clone(&shared.peers[index]);
-        Self {
-            shared,
-            index,
-            peer,
-            lanes,
-            turning: Cell::new(false),
-            crowded: Cell::new(false),
-            called: Calls::default(),
-        }
+        Self { shared, index, lanes, turning: Cell::new(false), crowded: Cell::new(false), called: Calls::default() }
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -112,10 +102,15 @@ impl Local {
         std::ptr::eq(Arc::as_ptr(&self.shared), runtime)
     }
 
+    /// What others see of it.
+    fn peer(&self) -> &Peer {
+        &self.shared.peers[self.index]
+    }
+
     /// One of its tasks has spawned another.
     #[inline]
     pub(crate) fn count_spawned(&self) {
-        self.peer.counters.spawned.add_one();
+        self.peer().counters.spawned.add_one();
     }
 
     /// A new task that one of this worker's has spawned.
@@ -149,7 +144,7 @@ impl Local {
             self.lanes.push(group, task);
             self.call_for_help();
         } else {
-            match self.peer.next.put(task) {
+            match self.peer().next.put(task) {
                 Some(displaced) => {
                     self.lanes.push(group, displaced);
                     self.call_for_help();
@@ -163,7 +158,7 @@ impl Local {
     /// As [`Peer::has_work`], and from this side it takes no fence.
     #[inline]
     fn has_work(&self) -> bool {
-        !self.peer.next.is_empty() || !self.lanes.is_empty()
+        !self.peer().next.is_empty() || !self.lanes.is_empty()
     }
 
     /// A task that woke itself: behind all others.
@@ -309,8 +304,8 @@ pub(super) struct Worker<'a> {
     linger: Linger,
     /// Counted among the searching.
     searching: bool,
-    /// It has cancelled what its tasks spawned as the runtime was closed.
-    has_seen_the_end: bool,
+    /// When it last cancelled what goes on although the runtime is closed, and how long that took.
+    end_seen: Option<(Stamp, u64)>,
     runs: u32,
     random: u32,
 }
@@ -323,7 +318,7 @@ impl<'a> Worker<'a> {
         Self {
             local,
             shared: &local.shared,
-            peer: &local.peer,
+            peer: local.peer(),
             lease,
             at,
             turn: Turn::begin(at),
@@ -335,7 +330,7 @@ impl<'a> Worker<'a> {
             cohort: Cohort::begin(at),
             linger: Linger::default(),
             searching: false,
-            has_seen_the_end: false,
+            end_seen: None,
             runs: 0,
             random: (local.index as u32).wrapping_mul(0x9e37_79b9) | 1,
         }
@@ -562,15 +557,18 @@ impl<'a> Worker<'a> {
         None
     }
 
-    /// The runtime is closed, and this worker has something to do, perhaps for ever, if nobody cancels it: see [`Shared::end_tasks`].
+    /// The runtime is closed, and this worker has something to do, perhaps for ever, if nobody cancels it: see [`Shared::end_tasks`]. It
+    /// looks at once, and then now and then, so that looking takes a small part of its time.
     #[cold]
     fn see_the_end(&mut self) {
-        if !std::mem::replace(&mut self.has_seen_the_end, true) {
-            self.shared.end_tasks();
-            let before = self.at;
-            self.at = self.lease.charge_runtime(before);
-            self.turn.leave_out(before, self.at);
+        let before = self.at;
+        if self.end_seen.is_some_and(|(at, took_ns)| before.nanos_since(at) < END_EVERY_NS + 16 * took_ns) {
+            return;
         }
+        self.shared.end_tasks();
+        self.at = self.lease.charge_runtime(before);
+        self.turn.leave_out(before, self.at);
+        self.end_seen = Some((self.at, self.at.nanos_since(before)));
     }
 
     /// The injector's first, unless the queue has waited for too many of those.

@@ -82,7 +82,8 @@ where
 
     fn make(core: impl FnOnce() -> S, state: State, future: F) -> NonNull<Header<S>> {
         let ptr = memory::allocate(Layout::new::<Self>()).cast::<Self>();
-        // Only now, so that it is made where it will lie: to copy what was just written takes longer than to write it.
+        // Only now, so that it is made where it will lie: to copy what was just written takes longer than to write it. (Should it panic,
+        // which takes four thousand million handles, the block is leaked.)
         let core = core();
         // SAFETY: the memory is fresh, and has this layout.
         unsafe {
@@ -228,6 +229,8 @@ where
     unsafe { publish(cell, after) };
 
     let at = run.end_now();
+    // Before the cell goes, to which it refers.
+    std::mem::forget(run);
     drop(running);
     if state.ref_dec(ours) {
         // SAFETY: the last references were ours.

@@ -88,7 +88,7 @@ impl<S: Schedule> Runnable<S> {
         S: 'm,
     {
         let this = ManuallyDrop::new(self);
-        // SAFETY: the borrow is handed to the brackets alone, and `run_once` closes them (it consumes `Run`) before it
+        // SAFETY: the borrow is handed to the brackets alone, and `run_once` closes and forgets them before it
         // gives up the reference that keeps the core alive. `begin` is the crate's own and stores the borrow nowhere
         // else.
         let core: &'m S = unsafe { &(*this.ptr.as_ptr()).core };

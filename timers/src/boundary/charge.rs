@@ -15,6 +15,7 @@ impl Run<'_> {
     /// Takes the run from what the slot shows, together with what `charge` puts down.
     #[inline(always)]
     pub(super) fn leave(&mut self, now: Stamp, charge: impl FnOnce(&Self) -> bool) -> bool {
+        self.goes_on();
         let watched = self.slot.shown.pop(self.depth, || charge(self));
         self.shown = false;
         self.at = now;
@@ -23,6 +24,7 @@ impl Run<'_> {
 
     #[inline]
     pub(super) fn restart(&mut self, section: Section, now: Stamp, ns: u64) -> bool {
+        self.goes_on();
         self.seq = self.record.next_seq();
         let view = FrameView { target: self.record.target(), seq: self.seq, section, start: now };
         let watched = if self.shown {

@@ -64,6 +64,9 @@ pub struct Run<'a> {
     /// Up to here the account is charged.
     at: Stamp,
     shown: bool,
+    /// It has ended.
+    #[cfg(debug_assertions)]
+    over: bool,
     _account: PhantomData<&'a Account>,
     _this_thread: PhantomData<*const ()>,
 }
@@ -75,13 +78,26 @@ impl<'a> Run<'a> {
         let seq = record.next_seq();
         let depth =
             slot.shown.push(FrameView { target: record.target(), seq, section: Section::Poll, start: at }, || ());
-        Self { slot, clock, record, depth, seq, at, shown: true, _account: PhantomData, _this_thread: PhantomData }
+        Self {
+            slot,
+            clock,
+            record,
+            depth,
+            seq,
+            at,
+            shown: true,
+            #[cfg(debug_assertions)]
+            over: false,
+            _account: PhantomData,
+            _this_thread: PhantomData,
+        }
     }
 
     /// Applies what was posted while the task waited: cancellations, expiries that a pass left over. One load if there is
     /// nothing.
     #[inline(always)]
     pub fn before_poll(&mut self) -> Control {
+        self.goes_on();
         if self.record.shared.wake.is_idle() {
             return Control::Proceed;
         }
@@ -133,7 +149,7 @@ impl<'a> Run<'a> {
         if self.leave(poll.now, |run| run.charge_poll(poll.ns)) {
             return self.complete_slowly(|run| run.watched(true));
         }
-        self.at
+        self.ended()
     }
 
     #[cold]
@@ -201,18 +217,37 @@ impl<'a> Run<'a> {
 
     /// Ends the run at the stamp of its last boundary: for a poll that returned `Pending`, with nothing to speak of done since.
     /// The next run on this thread is billed from there on. It is over then, and all that may follow is its drop.
+    ///
+    /// # Panics
+    /// Whatever else follows panics where debug assertions are on. Where they are not it bills time twice.
     #[inline(always)]
     pub fn end(&mut self) -> Stamp {
         if self.shown {
             self.leave(self.at, |run| run.charge(0));
         }
-        self.at
+        self.ended()
     }
 
     /// The same with a fresh stamp: for whatever did more than a poll.
     pub fn end_now(&mut self) -> Stamp {
         self.finish();
+        self.ended()
+    }
+
+    #[inline(always)]
+    fn ended(&mut self) -> Stamp {
+        #[cfg(debug_assertions)]
+        {
+            self.over = true;
+        }
         self.at
+    }
+
+    /// Fails, with debug assertions, if the run has ended: whoever goes on with it would bill time twice.
+    #[inline(always)]
+    fn goes_on(&self) {
+        #[cfg(debug_assertions)]
+        assert!(!self.over, "a run was used after its end");
     }
 
     /// Ends it at a fresh stamp, which says what was used since the boundary before.

@@ -84,3 +84,14 @@ fn c06_what_is_owed_is_asked_without_giving_out_a_stamp() {
     slot.clock.stop();
     assert_eq!(lease.stamp(), at);
 }
+
+#[cfg(debug_assertions)]
+#[test]
+#[should_panic(expected = "a run was used after its end")]
+fn a_run_that_has_ended_is_over() {
+    let manual = crate::test::Manual::new();
+    let (lease, account) = (manual.meter().attach(), Account::new());
+    let mut run = lease.begin(&account, lease.stamp());
+    run.end();
+    let _ = run.after_poll(false);
+}

@@ -5,6 +5,8 @@
 //! [`AccuracyClass::Disabled`](crate::AccuracyClass::Disabled). Nor does the child start or stop the tick's timer, whose
 //! descriptor it shares with its parent.
 //!
+//! A poll in which the fork lies is billed what its clock had been read to before, in the child too.
+//!
 //! A child made by a bare `clone` system call, without libc's knowledge, is not seen.
 
 #![allow(unsafe_code)]

@@ -14,7 +14,7 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering};
 /// So many are taken at once.
 const BATCH: u64 = 1024;
 
-/// In place of a number: none was here yet.
+/// In place of a number: there was none since the thread began to poll.
 const NOBODY: u32 = u32::MAX - 1;
 /// In place of a number: the thread does not poll.
 const CLOSED: u32 = u32::MAX;
@@ -84,7 +84,7 @@ impl Spare {
     #[inline]
     pub(crate) fn empty(&self) {
         if self.count.load(Ordering::Relaxed) > 0 {
-            self.give_back();
+            self.give_back(self.number.load(Ordering::Relaxed));
         }
     }
 
@@ -97,15 +97,18 @@ impl Spare {
 
     /// The thread does not poll: gives all back.
     pub(crate) fn close(&self) {
-        self.empty();
-        self.number.store(CLOSED, Ordering::Relaxed);
+        self.give_back(CLOSED);
     }
 
-    fn give_back(&self) {
-        let count = self.count.load(Ordering::Relaxed);
-        // Before: the end of a group may end members of others, whose references come here.
+    /// Gives all back, and is `then` of that number. A group's end runs no code that comes here: what it owns is its name, its number
+    /// and a reference to its parent, which goes directly.
+    fn give_back(&self, then: u32) {
+        let (number, count) = (self.number.load(Ordering::Relaxed), self.count.load(Ordering::Relaxed));
+        self.number.store(then, Ordering::Relaxed);
         self.count.store(0, Ordering::Relaxed);
-        GroupId::from_index(self.number.load(Ordering::Relaxed)).release_many(count);
+        if count > 0 {
+            GroupId::from_index(number).release_many(count);
+        }
     }
 }
 
