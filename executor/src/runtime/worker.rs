@@ -369,17 +369,16 @@ impl<'a> Worker<'a> {
         self.next().or_else(|| self.find_elsewhere())
     }
 
+    /// Mostly it is of the group whose turn it is, which goes on then.
     fn find_elsewhere(&mut self) -> Option<Ready> {
-        self.end_turn();
-        self.local.lanes.suspend();
         let found = self.search();
         if found.is_some() {
             // Calling another worker is the runtime's time, not the task's.
             self.stop_searching();
         }
-        self.at = self.lease.charge_runtime(self.at);
-        self.turn = Turn::begin(self.at);
-        self.local.lanes.resume();
+        let before = self.at;
+        self.at = self.lease.charge_runtime(before);
+        self.turn.leave_out(before, self.at);
         found
     }
 

@@ -49,6 +49,7 @@ impl<'a> Worker<'a> {
     /// Waits until there may be something to do: in the reactor if nobody else does. Not at all if `must_not` says so once the worker
     /// counts as asleep.
     pub(in crate::runtime) fn sleep(&mut self, must_not: impl Fn() -> bool) {
+        self.end_turn();
         self.local.lanes.suspend();
         let mut driver = try_driver(self.shared);
         let ended = self.wait(&mut driver, must_not);
