@@ -130,6 +130,7 @@ impl Shared {
     }
 
     // --- scheduling ---
+
     /// To be called before a task of a living group is scheduled for the first time.
     pub(super) fn admit(&self, group: GroupId) {
         if group != GroupId::NONE {

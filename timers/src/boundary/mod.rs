@@ -12,8 +12,8 @@
 //! The fast path of a poll in which nothing expires: `begin` stores a frame, `before_poll` loads the wake queue word,
 //! `after_poll` reads the clock, adds to the account and compares use with the next expiry. A member of a group adds to the group's cell
 //! of this thread, too, and compares with that cell's watch. (It is `inline(always)`, its slow ways are functions of their own, and its
-//! answer is a word: what goes through memory by words and is copied from there at once has to wait for the stores. A yield took 38 ns
-//! by that instead of 26.) No lock, no system call beyond the
+//! answer is a word. A structure that is written by words and at once copied has to wait for the stores: by such copies a yield took 38 ns
+//! instead of 26.) No lock, no system call beyond the
 //! clock's, no write to a line that another thread writes.
 //!
 //! # When nothing is lost
