@@ -25,7 +25,7 @@ fn main() {
         macro_rules! case {
             ($name:ident) => {
                 if args.wants(stringify!($name)) {
-                    let columns = interleave(args.choose(25, 101), 3, |which| match which {
+                    let columns = interleave(args.choose(25, 201), 3, |which| match which {
                         0 => cases::$name(ours),
                         1 => cases::$name(tokio),
                         _ => cases::$name(other),
