@@ -40,8 +40,7 @@ enum Own {
 }
 
 impl Run<'_> {
-    /// Behind a poll by which something of the account's own is due, or during which something was posted. (Not a `Behind` as a whole:
-    /// that would go through memory, 7 ns in every poll.)
+    /// Behind a poll by which something of the account's own is due, or during which something was posted.
     #[cold]
     pub(super) fn expire(&mut self, completed: bool, now: Stamp, poll_ns: u64) -> Control {
         let seq = self.seq;

@@ -75,7 +75,7 @@ impl GroupId {
     /// The key of the group that has the number now.
     #[must_use]
     pub fn key(self) -> GroupKey {
-        GroupKey::known(self, self.serial())
+        GroupKey { id: self, serial: self.serial() }
     }
 
     /// The group itself and the groups around it, outwards. None for [`NONE`](Self::NONE).
@@ -155,15 +155,6 @@ pub struct GroupKey {
 }
 
 impl GroupKey {
-    /// The key of no group.
-    pub const NONE: Self = Self { id: GroupId::NONE, serial: 0 };
-
-    /// For whoever knows that the group lives, and its serial.
-    #[inline]
-    pub(crate) fn known(id: GroupId, serial: u64) -> Self {
-        Self { id, serial }
-    }
-
     /// The group's number, which is another group's later.
     #[inline]
     #[must_use]

@@ -82,8 +82,7 @@ impl Shard {
 
     /// The same.
     pub(crate) fn cell(&self, id: GroupId) -> &'static Cell {
-        let chunk = &self.chunks[id.index() / CHUNK];
-        &made(chunk).unwrap_or_else(|| make(chunk))[id.index() % CHUNK]
+        self.at(id.index() as u32).expect("a group's number is below the limit")
     }
 
     /// A cell as others see it. `None`: the group has not been charged here.
