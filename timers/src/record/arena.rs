@@ -1,23 +1,28 @@
-//! Where records come from: chunks that are never freed, and those without an owner, a few at hand on each thread, the rest in one list
-//! under a lock, so that threads which make and end accounts rarely meet.
+//! Where records come from: chunks that are never freed, and those without an owner, a few at hand on each thread, the rest in one set
+//! under a lock, so that threads which make and end accounts rarely meet. Whoever takes many has them in the order of their addresses.
 
 use std::cell::RefCell;
 use std::sync::{Mutex, MutexGuard, OnceLock};
 
+use super::free_set::{FreeSet, WORD, places};
 use super::{LIMIT, Record};
 
 /// Records come in chunks of so many, so many chunks at most.
 const CHUNK: usize = 1024;
 const CHUNKS: usize = LIMIT / CHUNK;
 
-/// How many go between a thread and the list at a time; a thread holds twice as many at most.
+/// At least so many come from the set at a time, if it has them, and so many go back.
 const BATCH: usize = 32;
+/// A thread holds so many at most.
+const AT_HAND: usize = 2 * BATCH;
+const _: () = assert!(AT_HAND >= WORD && CHUNK.is_multiple_of(WORD), "a word is of one chunk, and a hand takes it");
 
 static TABLE: [OnceLock<&'static [Record]>; CHUNKS] = [const { OnceLock::new() }; CHUNKS];
-static FREE: Mutex<Free> = Mutex::new(Free { list: Vec::new(), chunks: 0 });
+static FREE: Mutex<Free> = Mutex::new(Free { set: FreeSet::new(), chunks: 0 });
 
+/// The records without an owner that no thread has at hand.
 struct Free {
-    list: Vec<&'static Record>,
+    set: FreeSet,
     chunks: usize,
 }
 
@@ -28,18 +33,36 @@ fn free() -> MutexGuard<'static, Free> {
 impl Free {
     /// Moves a batch into `hand`, which is empty, making new records if there are none.
     fn deal(&mut self, hand: &mut Vec<&'static Record>) {
-        if self.list.is_empty() {
-            let chunk = self.chunks;
-            assert!(chunk < CHUNKS, "more than {LIMIT} accounts at once");
-            self.chunks += 1;
-            let records: &'static [Record] =
-                Box::leak((0..CHUNK).map(|i| Record::new((chunk * CHUNK + i) as u32)).collect());
-            let filled = TABLE[chunk].set(records);
-            debug_assert!(filled.is_ok(), "chunks are made under the lock, each once");
-            self.list.extend(records.iter().rev());
+        while hand.len() < BATCH
+            && let Some((first, bits)) = self.set.take_lowest(AT_HAND - hand.len())
+        {
+            let (chunk, first) = (TABLE[first / CHUNK].get(), first % CHUNK);
+            let records = &chunk.expect("what is free was made")[first..first + WORD];
+            // The last at hand is taken first, so what is there already goes behind.
+            hand.splice(..0, places(bits).map(|place| &records[place]));
         }
-        let keep = self.list.len().saturating_sub(BATCH);
-        hand.extend(self.list.drain(keep..));
+        if hand.is_empty() {
+            self.grow(hand);
+        }
+    }
+
+    /// Makes a chunk, of which a batch goes into `hand`.
+    #[cold]
+    fn grow(&mut self, hand: &mut Vec<&'static Record>) {
+        let chunk = self.chunks;
+        assert!(chunk < CHUNKS, "more than {LIMIT} accounts at once");
+        self.chunks += 1;
+        let records: &'static [Record] =
+            Box::leak((0..CHUNK).map(|i| Record::new((chunk * CHUNK + i) as u32)).collect());
+        let filled = TABLE[chunk].set(records);
+        debug_assert!(filled.is_ok(), "chunks are made under the lock, each once");
+        let (batch, rest) = records.split_at(AT_HAND);
+        hand.extend(batch.iter().rev());
+        self.put(rest.iter());
+    }
+
+    fn put(&mut self, records: impl Iterator<Item = &'static Record>) {
+        self.set.extend(records.map(|record| record.index as usize));
     }
 }
 
@@ -48,7 +71,7 @@ struct Hand(Vec<&'static Record>);
 
 impl Drop for Hand {
     fn drop(&mut self) {
-        free().list.append(&mut self.0);
+        free().put(self.0.drain(..));
     }
 }
 
@@ -71,7 +94,7 @@ pub(crate) fn take() -> &'static Record {
         let mut free = free();
         free.deal(&mut batch);
         let record = batch.pop().expect("a batch is never empty");
-        free.list.append(&mut batch);
+        free.put(batch.drain(..));
         record
     })
 }
@@ -80,13 +103,13 @@ pub(crate) fn take() -> &'static Record {
 pub(super) fn give_back(record: &'static Record) {
     let kept = HAND.try_with(|hand| {
         let hand = &mut hand.borrow_mut().0;
-        if hand.len() == 2 * BATCH {
-            free().list.extend(hand.drain(BATCH..));
+        if hand.len() == AT_HAND {
+            free().put(hand.drain(BATCH..));
         }
         hand.push(record);
     });
     if kept.is_err() {
-        free().list.push(record);
+        free().put(std::iter::once(record));
     }
 }
 
@@ -103,4 +126,38 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Record> {
 /// How many records exist, in use or waiting for reuse.
 pub(crate) fn allocated() -> usize {
     free().chunks * CHUNK
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    #[test]
+    fn a_record_has_one_owner_however_many_change_threads() {
+        let (to_other, at_other) = channel::<Vec<&'static Record>>();
+        let other = std::thread::spawn(move || {
+            for records in at_other {
+                // Every other one first, so that they come back mixed.
+                let (even, odd): (Vec<_>, Vec<_>) = records.into_iter().partition(|record| record.index % 2 == 0);
+                odd.into_iter().chain(even).for_each(give_back);
+                // What is at its hand is given back by its end as well.
+                give_back(take());
+            }
+        });
+        let mut kept = Vec::new();
+        for round in 0..50 {
+            let taken: Vec<_> = (0..50 + round * 37).map(|_| take()).collect();
+            kept.push(take());
+            let all: HashSet<_> = taken.iter().chain(&kept).map(|record| record.index).collect();
+            assert_eq!(all.len(), taken.len() + kept.len(), "had twice");
+            assert!(all.iter().all(|&index| at(index).is_some_and(|record| record.index == index)));
+            to_other.send(taken).unwrap();
+        }
+        drop(to_other);
+        other.join().unwrap();
+        kept.into_iter().for_each(give_back);
+    }
 }

@@ -32,6 +32,8 @@ use crate::wake_queue::WakeQueue;
 
 #[cfg(not(loom))]
 mod arena;
+#[cfg(not(loom))]
+mod free_set;
 /// In a model every record is fresh: loom's types belong to one execution.
 #[cfg(loom)]
 mod fresh;
