@@ -34,7 +34,7 @@ pub(crate) fn report(args: &Args, report: &mut Report) {
             continue;
         }
         let mut columns = CASES.map(|_| [const { Vec::new() }; 2]);
-        for process in 0..args.choose(4, 16) {
+        for process in 0..args.choose(4, 40) {
             let measured = measured(workers, process % 2 == 0).expect("the child tells");
             for (columns, values) in columns.iter_mut().zip(measured) {
                 columns.iter_mut().zip(values).for_each(|(column, value)| column.push(value));

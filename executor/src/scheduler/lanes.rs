@@ -469,8 +469,7 @@ impl<T> RemoteLanes<T> {
     fn waiting_lanes(&self) -> impl Iterator<Item = GroupId> {
         let words = self.marked.load(Ordering::Relaxed).div_ceil(64);
         let marked = self.waiting[..words].iter().enumerate().flat_map(|(place, word)| {
-            let word = word.load(Ordering::Relaxed);
-            (0..64).filter(move |bit| word & (1 << bit) != 0).map(move |bit| GroupId::from_number(place * 64 + bit))
+            bits(word.load(Ordering::Relaxed)).map(move |bit| GroupId::from_number(place * 64 + bit))
         });
         std::iter::once(self.current())
             .chain(std::iter::once(GroupId::NONE))
@@ -517,4 +516,10 @@ impl<T> RemoteLanes<T> {
         self.current.store(id.index(), Ordering::Relaxed);
         self.turns.store(self.turns.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
     }
+}
+
+/// The places of the bits of a word, the lowest first.
+fn bits(word: u64) -> impl Iterator<Item = usize> {
+    let words = std::iter::successors(Some(word), |word| Some(word & word.wrapping_sub(1)));
+    words.take_while(|word| *word != 0).map(|word| word.trailing_zeros() as usize)
 }
