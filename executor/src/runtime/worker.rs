@@ -46,6 +46,7 @@ use std::time::{Duration, Instant};
 
 use stipend_timers::{GroupId, Lease, Stamp};
 
+use self::aside::Aside;
 use self::cohort::{Cohort, RECENT_EVERY_NS};
 use self::linger::Linger;
 use super::context::{self, Role};
@@ -300,8 +301,10 @@ pub(super) struct Worker<'a> {
     injected_in_a_row: usize,
     /// Who goes first in a crowd, of the group whose turn it is.
     cohort: Cohort,
-    /// Whether to look on before a sleep.
-    linger: Linger,
+    /// Whether to look on before a sleep. In a box, as the next, so that what each poll looks at lies together.
+    linger: Box<Linger>,
+    /// Whether to let others have the processor before a sleep.
+    aside: Box<Aside>,
     /// Counted among the searching.
     searching: bool,
     /// When it last cancelled what goes on although the runtime is closed, and how long that took.
@@ -328,7 +331,8 @@ impl<'a> Worker<'a> {
             in_a_row: 0,
             injected_in_a_row: 0,
             cohort: Cohort::begin(at),
-            linger: Linger::default(),
+            linger: Box::default(),
+            aside: Box::default(),
             searching: false,
             end_seen: None,
             runs: 0,
@@ -677,6 +681,7 @@ impl<'a> Worker<'a> {
     }
 }
 
+mod aside;
 mod cohort;
 mod linger;
 mod reactor;

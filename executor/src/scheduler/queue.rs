@@ -64,6 +64,10 @@ impl<T> Injector<T> {
         self.0.is_empty()
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Takes one.
     pub(crate) fn pop(&self) -> Option<T> {
         settle(|| self.0.steal())

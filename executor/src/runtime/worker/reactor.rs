@@ -49,6 +49,9 @@ impl<'a> Worker<'a> {
     /// Waits until there may be something to do: in the reactor if nobody else does. Not at all if `must_not` says so once the worker
     /// counts as asleep.
     pub(in crate::runtime) fn sleep(&mut self, must_not: impl Fn() -> bool) {
+        if self.aside.is_due() && self.stand_aside(&must_not) {
+            return;
+        }
         self.end_turn();
         self.local.lanes.suspend();
         let mut driver = try_driver(self.shared);
@@ -70,15 +73,31 @@ impl<'a> Worker<'a> {
         }
     }
 
+    /// Lets others have the processor (see [`aside`](super::aside)). True: there is something to do.
+    fn stand_aside(&mut self, must_not: impl Fn() -> bool) -> bool {
+        if self.leave_search() || must_not() {
+            return true;
+        }
+        let began = Instant::now();
+        std::thread::yield_now();
+        self.aside.stood(began.elapsed(), self.shared.injector.len());
+        self.shared.has_work() || must_not()
+    }
+
+    /// As nobody is called while one searches, and what comes next may take long. True: there is something to do.
+    fn leave_search(&mut self) -> bool {
+        let left_last = std::mem::take(&mut self.searching) && self.shared.idle.leave_search();
+        left_last && self.shared.has_work()
+    }
+
     fn wait(&mut self, driver: &mut Option<MutexGuard<'a, Driver>>, must_not: impl Fn() -> bool) -> Ended {
         if let Some(driver) = driver
             && !must_not()
         {
             let limit = self.linger.limit();
             if !limit.is_zero() {
-                // First, for a turn of the reactor runs wakers, which may take long, and nobody is called while one searches.
-                let left = std::mem::take(&mut self.searching) && self.shared.idle.leave_search();
-                if left && self.shared.has_work() {
+                // A turn of the reactor runs wakers.
+                if self.leave_search() {
                     return Ended::AtOnce;
                 }
                 if self.linger(driver, limit, &must_not) {
@@ -105,25 +124,29 @@ impl<'a> Worker<'a> {
         }
         // The look at every queue that `Idle` asks for. A notification that was sent meanwhile is not waited for: it
         // stays with the parker or the reactor, and makes the next sleep there a short one.
-        let mut slept_in = None;
+        let mut slept = None;
         if !woken && !self.shared.should_stop() && !must_not() && !self.shared.has_work() {
             self.counters().parks.add_one();
             self.lease.set_idle();
-            slept_in = match driver {
+            let began = Instant::now();
+            let place = match driver {
                 Some(driver) => {
                     self.turn(driver, None);
-                    Some(Place::Reactor)
+                    Place::Reactor
                 }
                 None => {
                     self.peer.parker.park();
-                    Some(Place::Parker)
+                    Place::Parker
                 }
             };
+            slept = Some((place, began.elapsed()));
             self.lease.set_active();
         }
         // Whoever called us has counted us among the searching.
         self.searching = !self.shared.idle.wake_up(self.local.index);
-        slept_in
+        let (place, time) = slept?;
+        self.aside.slept(time, self.searching);
+        Some(place)
     }
 
     /// Looks on for so long (see [`linger`](super::linger)). True: there is something to do.

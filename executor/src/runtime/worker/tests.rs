@@ -357,6 +357,69 @@ mod crowds {
     }
 }
 
+/// Spawns a task from a thread that is no worker.
+fn inject(handle: &Handle) {
+    std::thread::scope(|scope| {
+        scope.spawn(|| handle.spawn(async {}));
+    });
+}
+
+/// A worker that is led by hand has been called again and again.
+mod standing_aside {
+    use super::*;
+
+    fn lead(lead: impl FnOnce(&mut Worker<'_>, &Handle)) {
+        lead_one_of_two(|worker, handle| {
+            assert!(worker.find().is_none() && worker.searching);
+            while !worker.aside.is_due() {
+                worker.aside.slept(Duration::ZERO, true);
+            }
+            lead(worker, handle);
+        });
+    }
+
+    #[test]
+    fn it_does_not_count_as_searching_and_takes_what_was_left_to_it() {
+        lead(|worker, handle| {
+            let idle = &worker.shared.idle;
+            idle.sleep(1, false, Place::Parker);
+            inject(handle);
+            assert_eq!(idle.sleeping(), 1, "nobody was called for it: somebody searches");
+            worker.sleep(|| false);
+            assert!(!worker.searching && worker.counters().parks.get() == 0);
+            let injected = worker.find().expect("it was injected");
+            worker.run_task(injected);
+        });
+    }
+
+    #[test]
+    fn it_sleeps_if_nothing_came_and_does_so_at_once_the_next_time() {
+        lead(|worker, handle| {
+            std::thread::scope(|scope| {
+                let idle = &worker.shared.idle;
+                scope.spawn(|| {
+                    while idle.sleeping() == 0 {
+                        std::thread::yield_now();
+                    }
+                    inject(handle);
+                });
+                worker.sleep(|| false);
+            });
+            assert!(worker.searching && !worker.aside.is_due(), "it was called");
+            let injected = worker.find().expect("it was injected");
+            worker.run_task(injected);
+        });
+    }
+
+    #[test]
+    fn it_does_not_stand_aside_if_it_must_not_sleep() {
+        lead(|worker, _| {
+            worker.sleep(|| true);
+            assert!(worker.counters().parks.get() == 0 && worker.aside.is_due());
+        });
+    }
+}
+
 /// A worker that is led by hand looks on before it sleeps, beside another that sleeps.
 #[cfg(unix)]
 mod lingering {
@@ -409,13 +472,6 @@ mod lingering {
                 assert_eq!(worker.shared.idle.sleeping(), 1);
             });
         }
-    }
-
-    /// Spawns a task from a thread that is no worker.
-    fn inject(handle: &Handle) {
-        std::thread::scope(|scope| {
-            scope.spawn(|| handle.spawn(async {}));
-        });
     }
 
     #[test]
