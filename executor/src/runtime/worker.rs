@@ -21,7 +21,8 @@
 //!   injected go first for each of those before it and for itself.
 //! * In the injector, for at most [`CHECK_EVERY`] polls, or a turn and a poll, of some worker for each task before it, and one poll more for
 //!   every [`INJECTED_AT_ONCE`] of them.
-//! * A socket or timer that is ready is seen after a turn and a poll at the most, by some worker.
+//! * A socket or timer that is ready is seen after a turn and a poll at the most, by some worker; of the time that the system lets the worker
+//!   have, as all of these.
 //! * Its group waits for its turn as its weight says, and a turn is over at the first boundary after [`TURN_NS`].
 //!
 //! Another worker that sleeps is called when more waits than the poll in progress will come to at once; but in a poll no more than once
@@ -88,11 +89,21 @@ pub(crate) struct Local {
     crowded: Cell<bool>,
     /// When another worker was called in the middle of a poll.
     called: Calls,
+    /// Whether to let others have the processor before a sleep.
+    aside: Cell<Aside>,
 }
 
 impl Local {
     pub(super) fn new(shared: Arc<Shared>, index: usize, lanes: Lanes<Ready>) -> Self {
-        Self { shared, index, lanes, turning: Cell::new(false), crowded: Cell::new(false), called: Calls::default() }
+        Self {
+            shared,
+            index,
+            lanes,
+            turning: Cell::new(false),
+            crowded: Cell::new(false),
+            called: Calls::default(),
+            aside: Cell::default(),
+        }
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -301,10 +312,8 @@ pub(super) struct Worker<'a> {
     injected_in_a_row: usize,
     /// Who goes first in a crowd, of the group whose turn it is.
     cohort: Cohort,
-    /// Whether to look on before a sleep. In a box, as the next, so that what each poll looks at lies together.
+    /// Whether to look on before a sleep. In a box, so that what each poll looks at lies together.
     linger: Box<Linger>,
-    /// Whether to let others have the processor before a sleep.
-    aside: Box<Aside>,
     /// Counted among the searching.
     searching: bool,
     /// When it last cancelled what goes on although the runtime is closed, and how long that took.
@@ -332,7 +341,6 @@ impl<'a> Worker<'a> {
             injected_in_a_row: 0,
             cohort: Cohort::begin(at),
             linger: Box::default(),
-            aside: Box::default(),
             searching: false,
             end_seen: None,
             runs: 0,

@@ -11,7 +11,7 @@ use super::{LIMIT, Record};
 const CHUNK: usize = 1024;
 const CHUNKS: usize = LIMIT / CHUNK;
 
-/// At least so many come from the set at a time, if it has them, and so many go back.
+/// At least so many come from the set at a time, if not the next word of it has more than a hand holds, and so many go back.
 const BATCH: usize = 32;
 /// A thread holds so many at most.
 const AT_HAND: usize = 2 * BATCH;
@@ -33,22 +33,25 @@ fn free() -> MutexGuard<'static, Free> {
 impl Free {
     /// Moves a batch into `hand`, which is empty, making new records if there are none.
     fn deal(&mut self, hand: &mut Vec<&'static Record>) {
-        while hand.len() < BATCH
-            && let Some((first, bits)) = self.set.take_lowest(AT_HAND - hand.len())
-        {
-            let (chunk, first) = (TABLE[first / CHUNK].get(), first % CHUNK);
-            let records = &chunk.expect("what is free was made")[first..first + WORD];
-            // The last at hand is taken first, so what is there already goes behind.
-            hand.splice(..0, places(bits).map(|place| &records[place]));
+        while hand.len() < BATCH {
+            let Some((first, bits)) = self.set.take_lowest(AT_HAND - hand.len()) else {
+                if hand.is_empty() {
+                    self.grow();
+                    continue;
+                }
+                // There are no more, or the next word has too many.
+                break;
+            };
+            let chunk = TABLE[first / CHUNK].get().expect("what is free was made");
+            hand.extend(places(bits).map(|place| &chunk[first % CHUNK + place]));
         }
-        if hand.is_empty() {
-            self.grow(hand);
-        }
+        // The last is taken first.
+        hand.reverse();
     }
 
-    /// Makes a chunk, of which a batch goes into `hand`.
+    /// Makes a chunk.
     #[cold]
-    fn grow(&mut self, hand: &mut Vec<&'static Record>) {
+    fn grow(&mut self) {
         let chunk = self.chunks;
         assert!(chunk < CHUNKS, "more than {LIMIT} accounts at once");
         self.chunks += 1;
@@ -56,9 +59,7 @@ impl Free {
             Box::leak((0..CHUNK).map(|i| Record::new((chunk * CHUNK + i) as u32)).collect());
         let filled = TABLE[chunk].set(records);
         debug_assert!(filled.is_ok(), "chunks are made under the lock, each once");
-        let (batch, rest) = records.split_at(AT_HAND);
-        hand.extend(batch.iter().rev());
-        self.put(rest.iter());
+        self.put(records.iter());
     }
 
     fn put(&mut self, records: impl Iterator<Item = &'static Record>) {
@@ -134,6 +135,28 @@ mod tests {
     use std::sync::mpsc::channel;
 
     use super::*;
+
+    #[test]
+    fn a_hand_is_dealt_the_lowest_in_order_and_is_never_empty() {
+        // From among records that nobody else has meanwhile.
+        let mut mine: Vec<_> = (0..3_000).map(|_| take()).collect();
+        mine.sort_by_key(|record| record.index);
+        let mut free = Free { set: FreeSet::new(), chunks: 0 };
+        let thinned = mine.iter().enumerate().filter(|(place, _)| *place < 1_000 || place % 7 == 0 || *place > 2_000);
+        let (mut wanted, mut mixed): (Vec<_>, Vec<_>) = thinned.map(|(_, record)| (record.index, *record)).unzip();
+        wanted.sort_unstable();
+        mixed.sort_by_key(|record| record.index.wrapping_mul(0x9E37_79B9));
+        free.put(mixed.into_iter());
+        let mut dealt = Vec::new();
+        while dealt.len() < wanted.len() {
+            let mut hand = Vec::new();
+            free.deal(&mut hand);
+            assert!((1..=AT_HAND).contains(&hand.len()));
+            dealt.extend(hand.iter().rev().map(|record| record.index));
+        }
+        assert_eq!(dealt, wanted);
+        mine.into_iter().for_each(give_back);
+    }
 
     #[test]
     fn a_record_has_one_owner_however_many_change_threads() {

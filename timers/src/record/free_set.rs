@@ -1,7 +1,6 @@
 //! Which records have no owner.
 
-/// Numbers from zero on, of which the lowest are had first: so whoever takes many has neighbours, however mixed they came back, and
-/// as few pages and cache lines as there can be are in use.
+/// Numbers from zero on, of which the lowest are had first: so whoever takes many has neighbours, however mixed they came back.
 pub(super) struct FreeSet {
     /// A bit a number.
     words: Vec<u64>,
@@ -27,7 +26,9 @@ impl FreeSet {
                 self.insert(word, bits);
                 (word, bits) = (number / WORD, 0);
             }
-            bits |= 1 << (number % WORD);
+            let bit = 1 << (number % WORD);
+            debug_assert!(bits & bit == 0, "{number} is put in twice");
+            bits |= bit;
         }
         self.insert(word, bits);
     }
@@ -62,13 +63,10 @@ impl FreeSet {
     }
 }
 
-/// The places of the bits of a word, the highest first.
-pub(super) fn places(mut bits: u64) -> impl Iterator<Item = usize> {
-    std::iter::from_fn(move || {
-        let place = bits.checked_ilog2()?;
-        bits ^= 1 << place;
-        Some(place as usize)
-    })
+/// The places of the bits of a word, the lowest first.
+pub(super) fn places(bits: u64) -> impl Iterator<Item = usize> {
+    let left = std::iter::successors(Some(bits), |bits| Some(bits & bits.wrapping_sub(1)));
+    left.take_while(|bits| *bits != 0).map(|bits| bits.trailing_zeros() as usize)
 }
 
 #[cfg(test)]
@@ -79,15 +77,26 @@ mod tests {
 
     use super::{FreeSet, WORD, places};
 
-    /// What should be had together: the lowest and those of its word, the highest first.
-    fn lowest(model: &BTreeSet<usize>) -> Vec<usize> {
-        let Some(first) = model.first().map(|first| first / WORD * WORD) else { return Vec::new() };
-        model.range(first..first + WORD).rev().copied().collect()
+    /// What should be had together: the lowest and those of its word, if they are few enough.
+    fn take_from_model(model: &mut BTreeSet<usize>, at_most: usize) -> Option<Vec<usize>> {
+        let first = model.first()? / WORD * WORD;
+        let numbers: Vec<_> = model.range(first..first + WORD).copied().collect();
+        (numbers.len() <= at_most).then(|| {
+            model.retain(|number| !numbers.contains(number));
+            numbers
+        })
     }
 
-    fn take(set: &mut FreeSet, at_most: usize) -> Vec<usize> {
-        let taken = set.take_lowest(at_most);
-        taken.map_or_else(Vec::new, |(first, bits)| places(bits).map(|place| first + place).collect())
+    fn take(set: &mut FreeSet, at_most: usize) -> Option<Vec<usize>> {
+        let (first, bits) = set.take_lowest(at_most)?;
+        Some(places(bits).map(|place| first + place).collect())
+    }
+
+    #[test]
+    fn places_go_from_the_lowest_to_the_highest() {
+        assert_eq!(places(0).count(), 0);
+        assert_eq!(places(1 << 63 | 0b1010).collect::<Vec<_>>(), [1, 3, 63]);
+        assert!(places(u64::MAX).eq(0..WORD));
     }
 
     proptest! {
@@ -96,8 +105,8 @@ mod tests {
             steps in prop::collection::vec(prop_oneof![
                 1 => prop::collection::vec(0_usize..20_000, 0..9).prop_map(Ok),
                 1 => prop::collection::vec(0_usize..200, 0..9).prop_map(Ok),
-                1 => (0_usize..200, 0_usize..9).prop_map(|(first, count)| Ok((first..first + count).collect())),
-                1 => (1_usize..80).prop_map(Err),
+                1 => (0_usize..500, 0_usize..200).prop_map(|(first, count)| Ok((first..first + count).collect())),
+                1 => (1_usize..=WORD).prop_map(Err),
             ], 0..100),
         ) {
             let (mut set, mut model) = (FreeSet::new(), BTreeSet::new());
@@ -107,18 +116,11 @@ mod tests {
                         numbers.retain(|&number| model.insert(number));
                         set.extend(numbers.into_iter());
                     }
-                    Err(at_most) => {
-                        let mut wanted = lowest(&model);
-                        if wanted.len() > at_most { wanted.clear() }
-                        model.retain(|number| !wanted.contains(number));
-                        prop_assert_eq!(take(&mut set, at_most), wanted);
-                    }
+                    Err(at_most) => prop_assert_eq!(take(&mut set, at_most), take_from_model(&mut model, at_most)),
                 }
             }
-            while !model.is_empty() {
-                let wanted = lowest(&model);
-                model.retain(|number| !wanted.contains(number));
-                prop_assert_eq!(take(&mut set, WORD), wanted);
+            while let Some(numbers) = take_from_model(&mut model, WORD) {
+                prop_assert_eq!(take(&mut set, WORD), Some(numbers));
             }
             prop_assert_eq!(set.take_lowest(WORD), None);
         }

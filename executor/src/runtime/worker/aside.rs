@@ -3,15 +3,16 @@
 //! A thread that is no worker calls a sleeping worker with the first task that it spawns or wakes. If the system has both on one processor,
 //! the worker may come at once, in the caller's place: it finds the few tasks that there are by then and sleeps, the caller goes
 //! on, its next task calls again, and so on. Each time takes some microseconds, several times what those tasks do. If the worker lets the
-//! caller go on instead (`sched_yield`), it finds hundreds; and while it waits for the processor another one that has nothing to do can
-//! take it, as the system moves no sleepers.
+//! caller go on instead (`sched_yield`), it finds hundreds, if no other worker is asleep and comes for them; and while it waits for the
+//! processor another one that has nothing to do can take it, as the system moves no sleepers.
 //!
 //! It is seen by sleeps that a call ends soon, several in a row. That may have other reasons, and whoever has the processor then keeps it
-//! for a turn of the system's, some milliseconds, in which the worker may be missed. So it goes by what came of it: if no more than a
-//! task for each microsecond was there afterwards, or nobody else wanted the processor, it was in vain. Then what else would be the
-//! next 2, 4, ... and at last 1024 times is left out, as with [`linger`](super::linger).
+//! for a turn of the system's, some milliseconds, in which the worker is missed: nobody asks the reactor if all others are
+//! busy. So it goes by what came of it. If fewer tasks than one for each microsecond were there afterwards, or nobody else wanted
+//! the processor, it was in vain, and is left out for a thousand times as long as it took. If it was worth it, thousands of tasks wait
+//! before whatever the reactor has, and it is tried again when they have run.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A sleep that a call ends within this is short.
 const SHORT: Duration = Duration::from_micros(10);
@@ -19,45 +20,38 @@ const SHORT: Duration = Duration::from_micros(10);
 const IN_A_ROW: u32 = 4;
 /// Who has the processor back sooner than this had it all the time.
 const ALONE: Duration = Duration::from_micros(2);
-/// A task for each of these at least, and to wait was worth it.
+/// A task for each of these, and it was worth it.
 const FOR_A_TASK: Duration = Duration::from_micros(1);
-/// How often at most it is left out, as a power of two.
-const MOST_MISSES: u32 = 10;
+/// Having been in vain it is left out for so many times as long as it took,
+const LEFT_OUT: u32 = 1000;
+/// and no longer than this: the machine may have been stopped meanwhile.
+const LONGEST: Duration = Duration::from_secs(60);
 
-#[derive(Debug, Default)]
-pub(super) struct Aside {
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::runtime) struct Aside {
     /// Short sleeps in a row.
     short: u32,
-    /// How often it was in vain, one after the other.
-    misses: u32,
-    /// So often it is left out.
-    skip: u32,
+    /// It is left out until then.
+    not_before: Option<Instant>,
 }
 
 impl Aside {
-    /// The worker has slept for so long, and was called or was not.
+    /// The worker has slept for so long, and was called: by whomever, as a worker that calls is not told from other threads.
     pub(super) fn slept(&mut self, time: Duration, called: bool) {
         self.short = if called && time < SHORT { self.short.saturating_add(1) } else { 0 };
     }
 
-    /// Whether to try it, now that the worker has run dry.
-    pub(super) fn is_due(&mut self) -> bool {
-        if self.short < IN_A_ROW {
-            return false;
-        }
-        let left_out = self.skip > 0;
-        self.skip = self.skip.saturating_sub(1);
-        !left_out
+    /// Whether to do it, now that the worker has run dry. The clock is read if that is likely.
+    pub(super) fn is_due(&self, now: impl FnOnce() -> Instant) -> bool {
+        self.short >= IN_A_ROW && self.not_before.is_none_or(|time| now() >= time)
     }
 
-    /// Others had the processor for so long, and so many tasks have come.
-    pub(super) fn stood(&mut self, time: Duration, tasks: usize) {
-        let wanted = time.as_nanos() / FOR_A_TASK.as_nanos();
-        if time >= ALONE && tasks as u128 > wanted {
-            self.misses = 0;
-        } else {
-            self.misses = (self.misses + 1).min(MOST_MISSES);
-            (self.short, self.skip) = (0, 1 << self.misses);
+    /// Others had the processor between the two, and so many tasks have come.
+    pub(super) fn stood(&mut self, began: Instant, ended: Instant, tasks: usize) {
+        let time = ended.saturating_duration_since(began);
+        let wanted = time.as_nanos().div_ceil(FOR_A_TASK.as_nanos());
+        if time < ALONE || (tasks as u128) < wanted {
+            *self = Self { short: 0, not_before: Some(ended + time.saturating_mul(LEFT_OUT).min(LONGEST)) };
         }
     }
 }
@@ -70,54 +64,80 @@ mod tests {
         Duration::from_micros(micros)
     }
 
-    /// How often it is tried in so many times of running dry, each after a sleep of so long, if so much comes of it.
-    fn tried(aside: &mut Aside, times: usize, sleep: (Duration, bool), outcome: (Duration, usize)) -> usize {
-        let mut tried = 0;
-        for _ in 0..times {
-            if aside.is_due() {
-                tried += 1;
-                aside.stood(outcome.0, outcome.1);
-            } else {
-                aside.slept(sleep.0, sleep.1);
-            }
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A worker that runs dry again and again, and sleeps for so long if it does not stand aside.
+    struct Dry {
+        aside: Aside,
+        now: Instant,
+        sleep: (Duration, bool),
+    }
+
+    impl Dry {
+        fn new(sleep: Duration, called: bool) -> Self {
+            Self { aside: Aside::default(), now: Instant::now(), sleep: (sleep, called) }
         }
-        tried
+
+        /// For how long it stands aside in so much time, and how often it sleeps, if to stand aside takes so long and brings so much.
+        fn run(&mut self, time: Duration, outcome: (Duration, usize)) -> (Duration, u32) {
+            let (end, mut aside, mut sleeps) = (self.now + time, Duration::ZERO, 0);
+            while self.now < end {
+                if self.aside.is_due(|| self.now) {
+                    self.aside.stood(self.now, self.now + outcome.0, outcome.1);
+                    self.now += outcome.0;
+                    aside += outcome.0;
+                } else {
+                    self.aside.slept(self.sleep.0, self.sleep.1);
+                    self.now += self.sleep.0;
+                    sleeps += 1;
+                }
+            }
+            (aside, sleeps)
+        }
     }
 
     #[test]
     fn short_sleeps_in_a_row_lead_to_it_and_it_goes_on_while_many_tasks_come() {
-        let mut aside = Aside::default();
-        assert_eq!(tried(&mut aside, 104, (micros(3), true), (micros(500), 5_000)), 100);
+        for outcome in [(micros(500), 5_000), (micros(500), 500), (micros(2), 2)] {
+            assert_eq!(Dry::new(micros(3), true).run(SECOND, outcome).1, IN_A_ROW);
+        }
     }
 
     #[test]
-    fn it_is_not_tried_after_long_sleeps_or_those_that_no_call_has_ended() {
-        for sleep in [(micros(50), true), (micros(3), false)] {
-            let mut aside = Aside::default();
-            assert_eq!(tried(&mut aside, 1_000, sleep, (micros(500), 5_000)), 0, "{sleep:?}");
+    fn it_is_not_done_after_long_sleeps_or_those_that_no_call_has_ended() {
+        for (sleep, called) in [(micros(10), true), (micros(3), false)] {
+            let mut dry = Dry::new(sleep, called);
+            assert_eq!(dry.run(SECOND, (micros(500), 5_000)).0, Duration::ZERO);
         }
-        let mut mixed = Aside::default();
+        let mut mixed = Dry::new(micros(3), true);
         for _ in 0..1_000 {
-            assert_eq!(tried(&mut mixed, 3, (micros(3), true), (micros(500), 5_000)), 0);
-            mixed.slept(micros(50), true);
+            assert_eq!(mixed.run(micros(9), (micros(500), 5_000)).0, Duration::ZERO);
+            mixed.aside.slept(micros(50), true);
         }
     }
 
     #[test]
-    fn what_is_in_vain_becomes_rare() {
-        // Nobody else was there, nothing came, little came in a long time.
-        for outcome in [(Duration::ZERO, 3), (micros(3_000), 0), (micros(3_000), 375)] {
-            let mut aside = Aside::default();
-            let tried = tried(&mut aside, 100_000, (micros(3), true), outcome);
-            assert!((90..120).contains(&tried), "{tried} times if {outcome:?}");
+    fn what_is_in_vain_takes_a_thousandth_of_the_time() {
+        // Nobody else was there; nothing came; too little did.
+        for outcome in [(Duration::from_nanos(1_900), 3), (micros(3_000), 0), (micros(3_000), 2_999)] {
+            let (aside, _) = Dry::new(micros(3), true).run(100 * SECOND, outcome);
+            assert!(aside <= SECOND / 10 + outcome.0 && aside > SECOND / 12, "{aside:?} if {outcome:?}");
         }
     }
 
     #[test]
     fn it_comes_back_when_it_is_worth_it_again() {
-        let mut aside = Aside::default();
-        tried(&mut aside, 100_000, (micros(3), true), (micros(3_000), 0));
-        let tried = tried(&mut aside, 10_000, (micros(3), true), (micros(500), 5_000));
-        assert!(tried > 8_900, "{tried} times");
+        let mut dry = Dry::new(micros(3), true);
+        dry.run(SECOND, (micros(3_000), 0));
+        let (aside, _) = dry.run(10 * SECOND, (micros(500), 5_000));
+        assert!(aside > 6 * SECOND, "{aside:?} of 10 s");
+    }
+
+    #[test]
+    fn a_machine_that_was_stopped_does_not_leave_it_out_for_ever() {
+        let mut dry = Dry::new(micros(3), true);
+        dry.run(micros(100), (1_000 * SECOND, 0));
+        dry.now += LONGEST;
+        assert!(dry.run(micros(100), (micros(500), 5_000)).0 > Duration::ZERO);
     }
 }

@@ -49,13 +49,15 @@ impl<'a> Worker<'a> {
     /// Waits until there may be something to do: in the reactor if nobody else does. Not at all if `must_not` says so once the worker
     /// counts as asleep.
     pub(in crate::runtime) fn sleep(&mut self, must_not: impl Fn() -> bool) {
-        if self.aside.is_due() && self.stand_aside(&must_not) {
-            return;
-        }
         self.end_turn();
         self.local.lanes.suspend();
-        let mut driver = try_driver(self.shared);
-        let ended = self.wait(&mut driver, must_not);
+        let mut driver = None;
+        let ended = if self.local.aside.get().is_due(Instant::now) && self.stand_aside(&must_not) {
+            Ended::Awake
+        } else {
+            driver = try_driver(self.shared);
+            self.wait(&mut driver, must_not)
+        };
         let offers = driver.is_some();
         drop(driver);
         let since = self.at;
@@ -73,21 +75,26 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Lets others have the processor (see [`aside`](super::aside)). True: there is something to do.
+    /// Lets others have the processor (see [`aside`](super::aside)), and looks at the reactor afterwards. True: there is something to do.
     fn stand_aside(&mut self, must_not: impl Fn() -> bool) -> bool {
         if self.leave_search() || must_not() {
             return true;
         }
+        self.offer_reactor();
         let began = Instant::now();
         std::thread::yield_now();
-        self.aside.stood(began.elapsed(), self.shared.injector.len());
+        let mut aside = self.local.aside.get();
+        aside.stood(began, Instant::now(), self.shared.injector.len());
+        self.local.aside.set(aside);
+        self.turn_without_waiting();
         self.shared.has_work() || must_not()
     }
 
-    /// As nobody is called while one searches, and what comes next may take long. True: there is something to do.
+    /// Does not count among the searching any more: nobody is called while one searches, and what comes next may take long. True: there
+    /// is something to do.
     fn leave_search(&mut self) -> bool {
-        let left_last = std::mem::take(&mut self.searching) && self.shared.idle.leave_search();
-        left_last && self.shared.has_work()
+        let was_last = std::mem::take(&mut self.searching) && self.shared.idle.leave_search();
+        was_last && self.shared.has_work()
     }
 
     fn wait(&mut self, driver: &mut Option<MutexGuard<'a, Driver>>, must_not: impl Fn() -> bool) -> Ended {
@@ -145,7 +152,9 @@ impl<'a> Worker<'a> {
         // Whoever called us has counted us among the searching.
         self.searching = !self.shared.idle.wake_up(self.local.index);
         let (place, time) = slept?;
-        self.aside.slept(time, self.searching);
+        let mut aside = self.local.aside.get();
+        aside.slept(time, self.searching);
+        self.local.aside.set(aside);
         Some(place)
     }
 
@@ -181,7 +190,7 @@ impl<'a> Worker<'a> {
 enum Ended {
     /// There was something to do before it began.
     AtOnce,
-    /// While it looked on.
+    /// While it looked on, or when it had stood aside.
     Awake,
     Asleep(Place),
 }

@@ -368,32 +368,78 @@ fn inject(handle: &Handle) {
 mod standing_aside {
     use super::*;
 
+    fn is_due(worker: &Worker<'_>) -> bool {
+        worker.local.aside.get().is_due(Instant::now)
+    }
+
     fn lead(lead: impl FnOnce(&mut Worker<'_>, &Handle)) {
         lead_one_of_two(|worker, handle| {
             assert!(worker.find().is_none() && worker.searching);
-            while !worker.aside.is_due() {
-                worker.aside.slept(Duration::ZERO, true);
+            let mut aside = worker.local.aside.get();
+            while !is_due(worker) {
+                aside.slept(Duration::ZERO, true);
+                worker.local.aside.set(aside);
             }
             lead(worker, handle);
+            assert!(worker.shared.driver.try_lock().is_ok());
+        });
+    }
+
+    /// Lets it wait, where it must not any more once it has been asked so often. Says how often it has looked at the reactor.
+    fn wait(worker: &mut Worker<'_>, questions: usize) -> u64 {
+        let looks = |worker: &Worker<'_>| worker.counters().reactor_checks.get();
+        let (asked, before) = (Cell::new(0), looks(worker));
+        worker.sleep(|| {
+            asked.set(asked.get() + 1);
+            asked.get() > questions
+        });
+        assert!(worker.counters().parks.get() == 0 && !worker.searching);
+        looks(worker) - before
+    }
+
+    #[test]
+    fn it_looks_at_the_reactor_afterwards_and_what_was_in_vain_is_not_done_again_at_once() {
+        lead(|worker, _| {
+            assert_eq!(wait(worker, 1), 1);
+            assert!(!is_due(worker));
         });
     }
 
     #[test]
-    fn it_does_not_count_as_searching_and_takes_what_was_left_to_it() {
+    fn it_does_not_stand_aside_if_it_must_not_sleep() {
+        lead(|worker, _| {
+            assert_eq!(wait(worker, 0), 0);
+            assert!(is_due(worker));
+        });
+    }
+
+    #[test]
+    fn what_was_left_to_it_as_a_searcher_is_found_before() {
         lead(|worker, handle| {
-            let idle = &worker.shared.idle;
-            idle.sleep(1, false, Place::Parker);
+            worker.shared.idle.sleep(1, false, Place::Parker);
             inject(handle);
-            assert_eq!(idle.sleeping(), 1, "nobody was called for it: somebody searches");
-            worker.sleep(|| false);
-            assert!(!worker.searching && worker.counters().parks.get() == 0);
+            assert_eq!(worker.shared.idle.sleeping(), 1, "nobody was called for it: somebody searches");
+            assert_eq!(wait(worker, usize::MAX), 0);
+            assert!(is_due(worker));
             let injected = worker.find().expect("it was injected");
             worker.run_task(injected);
         });
     }
 
     #[test]
-    fn it_sleeps_if_nothing_came_and_does_so_at_once_the_next_time() {
+    fn another_worker_is_called_to_the_reactor() {
+        lead(|worker, _| {
+            worker.stop_searching();
+            worker.shared.idle.sleep(1, false, Place::Parker);
+            wait(worker, 1);
+            assert_eq!(worker.shared.idle.sleeping(), 0);
+            // It does not come: nobody is there.
+            worker.shared.idle.end_search();
+        });
+    }
+
+    #[test]
+    fn it_sleeps_if_there_is_nothing() {
         lead(|worker, handle| {
             std::thread::scope(|scope| {
                 let idle = &worker.shared.idle;
@@ -403,19 +449,16 @@ mod standing_aside {
                     }
                     inject(handle);
                 });
-                worker.sleep(|| false);
+                loop {
+                    worker.sleep(|| false);
+                    // The system may end a sleep for reasons of its own, and then nobody is called.
+                    if worker.searching || worker.shared.has_work() {
+                        break;
+                    }
+                }
             });
-            assert!(worker.searching && !worker.aside.is_due(), "it was called");
             let injected = worker.find().expect("it was injected");
             worker.run_task(injected);
-        });
-    }
-
-    #[test]
-    fn it_does_not_stand_aside_if_it_must_not_sleep() {
-        lead(|worker, _| {
-            worker.sleep(|| true);
-            assert!(worker.counters().parks.get() == 0 && worker.aside.is_due());
         });
     }
 }
