@@ -9,8 +9,9 @@
 //! It is seen by sleeps that a call ends soon, several in a row. That may have other reasons, and whoever has the processor then keeps it
 //! for a turn of the system's, some milliseconds, in which the worker is missed: nobody asks the reactor if all others are
 //! busy. So it goes by what came of it. If fewer tasks than one for each microsecond were there afterwards, or nobody else wanted
-//! the processor, it was in vain, and is left out for a thousand times as long as it took. If it was worth it, thousands of tasks wait
-//! before whatever the reactor has, and it is tried again when they have run.
+//! the processor, it was in vain, and is left out for 32 times as long as it took, the next time for twice as many, and so on up to
+//! 1024. If it was worth it, it begins anew when those tasks have run: a few short sleeps tell whether the caller has more for it,
+//! and cost little beside those tasks.
 
 use std::time::{Duration, Instant};
 
@@ -22,15 +23,19 @@ const IN_A_ROW: u32 = 4;
 const ALONE: Duration = Duration::from_micros(2);
 /// A task for each of these, and it was worth it.
 const FOR_A_TASK: Duration = Duration::from_micros(1);
-/// Having been in vain it is left out for so many times as long as it took,
-const LEFT_OUT: u32 = 1000;
-/// and no longer than this: the machine may have been stopped meanwhile.
+/// Having been in vain it is left out for so many times as long as it took, doubled for each time before that was in vain, too,
+const LEFT_OUT: u32 = 32;
+/// as often as this at most.
+const DOUBLED: u32 = 5;
+/// And no longer than this: the machine may have been stopped meanwhile.
 const LONGEST: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::runtime) struct Aside {
     /// Short sleeps in a row.
     short: u32,
+    /// How often it was in vain, one after the other, as far as that counts.
+    misses: u32,
     /// It is left out until then.
     not_before: Option<Instant>,
 }
@@ -50,8 +55,12 @@ impl Aside {
     pub(super) fn stood(&mut self, began: Instant, ended: Instant, tasks: usize) {
         let time = ended.saturating_duration_since(began);
         let wanted = time.as_nanos().div_ceil(FOR_A_TASK.as_nanos());
-        if time < ALONE || (tasks as u128) < wanted {
-            *self = Self { short: 0, not_before: Some(ended + time.saturating_mul(LEFT_OUT).min(LONGEST)) };
+        self.short = 0;
+        if time >= ALONE && tasks as u128 >= wanted {
+            self.misses = 0;
+        } else {
+            self.not_before = Some(ended + time.saturating_mul(LEFT_OUT << self.misses).min(LONGEST));
+            self.misses = (self.misses + 1).min(DOUBLED);
         }
     }
 }
@@ -97,9 +106,12 @@ mod tests {
     }
 
     #[test]
-    fn short_sleeps_in_a_row_lead_to_it_and_it_goes_on_while_many_tasks_come() {
+    fn a_few_short_sleeps_in_a_row_lead_to_it_each_time_while_many_tasks_come() {
         for outcome in [(micros(500), 5_000), (micros(500), 500), (micros(2), 2)] {
-            assert_eq!(Dry::new(micros(3), true).run(SECOND, outcome).1, IN_A_ROW);
+            let (aside, sleeps) = Dry::new(micros(3), true).run(SECOND, outcome);
+            let times = (aside.as_nanos() / outcome.0.as_nanos()) as u32;
+            assert!(sleeps.abs_diff(IN_A_ROW * times) <= IN_A_ROW, "{times} times, {sleeps} sleeps");
+            assert!(times * (outcome.0 + micros(12)) >= SECOND - micros(600), "{times} times");
         }
     }
 
@@ -121,7 +133,7 @@ mod tests {
         // Nobody else was there; nothing came; too little did.
         for outcome in [(Duration::from_nanos(1_900), 3), (micros(3_000), 0), (micros(3_000), 2_999)] {
             let (aside, _) = Dry::new(micros(3), true).run(100 * SECOND, outcome);
-            assert!(aside <= SECOND / 10 + outcome.0 && aside > SECOND / 12, "{aside:?} if {outcome:?}");
+            assert!(aside <= SECOND / 10 + DOUBLED * outcome.0 && aside > SECOND / 12, "{aside:?} if {outcome:?}");
         }
     }
 
