@@ -11,7 +11,8 @@ use super::{LIMIT, Record};
 const CHUNK: usize = 1024;
 const CHUNKS: usize = LIMIT / CHUNK;
 
-/// At least so many come from the set at a time, if not the next word of it has more than a hand holds, and so many go back.
+/// At least so many come from the set at a time, if it has them and the next word of it not more than the hand has room for, and so
+/// many go back.
 const BATCH: usize = 32;
 /// A thread holds so many at most.
 const AT_HAND: usize = 2 * BATCH;

@@ -8,7 +8,7 @@
 //!
 //! It is seen by sleeps that a call ends soon, several in a row. That may have other reasons, and whoever has the processor then keeps it
 //! for a turn of the system's, some milliseconds, in which the worker is missed: nobody asks the reactor if all others are
-//! busy. So it goes by what came of it. If fewer tasks than one for each microsecond were there afterwards, or nobody else wanted
+//! in long polls. So it goes by what came of it. If fewer tasks than one for each microsecond were there afterwards, or nobody else wanted
 //! the processor, it was in vain, and is left out for 32 times as long as it took, the next time for twice as many, and so on up to
 //! 1024. If it was worth it, it begins anew when those tasks have run: a few short sleeps tell whether the caller has more for it,
 //! and cost little beside those tasks.

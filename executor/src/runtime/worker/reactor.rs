@@ -52,12 +52,12 @@ impl<'a> Worker<'a> {
         self.end_turn();
         self.local.lanes.suspend();
         let mut driver = None;
-        let ended = if self.local.aside.get().is_due(Instant::now) && self.stand_aside(&must_not) {
-            Ended::Awake
-        } else {
+        let is_due = self.local.aside.get().is_due(Instant::now);
+        let aside = if is_due { self.stand_aside(&must_not) } else { None };
+        let ended = aside.unwrap_or_else(|| {
             driver = try_driver(self.shared);
             self.wait(&mut driver, must_not)
-        };
+        });
         let offers = driver.is_some();
         drop(driver);
         let since = self.at;
@@ -75,19 +75,21 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Lets others have the processor (see [`aside`](super::aside)), and looks at the reactor afterwards. True: there is something to do.
-    fn stand_aside(&mut self, must_not: impl Fn() -> bool) -> bool {
-        if self.leave_search() || must_not() {
-            return true;
-        }
+    /// Lets others have the processor (see [`aside`](super::aside)), and looks at the reactor afterwards. Does not say how it ended if
+    /// there is nothing to do.
+    fn stand_aside(&mut self, must_not: impl Fn() -> bool) -> Option<Ended> {
+        let at_once = self.leave_search() || must_not();
         self.offer_reactor();
+        if at_once {
+            return Some(Ended::AtOnce);
+        }
         let began = Instant::now();
         std::thread::yield_now();
         let mut aside = self.local.aside.get();
         aside.stood(began, Instant::now(), self.shared.injector.len());
         self.local.aside.set(aside);
         self.turn_without_waiting();
-        self.shared.has_work() || must_not()
+        (self.shared.has_work() || must_not()).then_some(Ended::Awake)
     }
 
     /// Does not count among the searching any more: nobody is called while one searches, and what comes next may take long. True: there
@@ -164,10 +166,6 @@ impl<'a> Worker<'a> {
         // When the last look began: what it finds has come by then, and what it does about that is not waiting.
         let mut waited = Duration::ZERO;
         let (has_event, has_work) = loop {
-            // Not by the reactor's doing.
-            if must_not() {
-                break (false, true);
-            }
             self.counters().reactor_checks.add_one();
             self.turn(driver, Some(Duration::ZERO));
             if !self.local.lanes.is_empty() || must_not() {
@@ -179,6 +177,10 @@ impl<'a> Worker<'a> {
             if is_injected || waited >= limit {
                 break (false, is_injected);
             }
+            // Not by the reactor's doing.
+            if must_not() {
+                break (false, true);
+            }
         };
         self.at = self.lease.charge_runtime(self.at);
         self.linger.lingered(has_event.then_some(waited));
@@ -188,9 +190,9 @@ impl<'a> Worker<'a> {
 
 /// How a worker's wait has ended.
 enum Ended {
-    /// There was something to do before it began.
+    /// There was something to do before it began. Nobody has looked at the reactor.
     AtOnce,
-    /// While it looked on, or when it had stood aside.
+    /// While it looked on, or when it had stood aside: it has looked at the reactor.
     Awake,
     Asleep(Place),
 }

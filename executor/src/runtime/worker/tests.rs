@@ -132,7 +132,10 @@ fn in_a_poll_nobody_is_called_twice_in_twenty_microseconds() {
 
 /// Leads the first of two workers; the second is nobody's.
 fn lead_one_of_two(lead: impl FnOnce(&mut Worker<'_>, &Handle)) {
-    let manual = Manual::new();
+    lead_by(&Manual::new(), lead);
+}
+
+fn lead_by(manual: &Manual, lead: impl FnOnce(&mut Worker<'_>, &Handle)) {
     let builder = Builder::new().meter(manual.meter().clone());
     let (shared, lanes) = builder.share(2, false).expect("what a runtime consists of");
     let locals = lanes.into_iter().enumerate().map(|(index, lanes)| Local::new(Arc::clone(&shared), index, lanes));
@@ -373,7 +376,9 @@ mod standing_aside {
     }
 
     fn lead(lead: impl FnOnce(&mut Worker<'_>, &Handle)) {
-        lead_one_of_two(|worker, handle| {
+        let manual = Manual::new();
+        lead_by(&manual, |worker, handle| {
+            manual.advance(SINCE_LOOKED);
             assert!(worker.find().is_none() && worker.searching);
             let mut aside = worker.local.aside.get();
             while !is_due(worker) {
@@ -385,7 +390,10 @@ mod standing_aside {
         });
     }
 
-    /// Lets it wait, where it must not any more once it has been asked so often. Says how often it has looked at the reactor.
+    const SINCE_LOOKED: Duration = Duration::from_millis(1);
+
+    /// Lets it wait, where it must not any more once it has been asked so often. Says how often it has looked at the reactor; it knows
+    /// itself whether it has.
     fn wait(worker: &mut Worker<'_>, questions: usize) -> u64 {
         let looks = |worker: &Worker<'_>| worker.counters().reactor_checks.get();
         let (asked, before) = (Cell::new(0), looks(worker));
@@ -394,11 +402,14 @@ mod standing_aside {
             asked.get() > questions
         });
         assert!(worker.counters().parks.get() == 0 && !worker.searching);
-        looks(worker) - before
+        let looks = looks(worker) - before;
+        let since = Duration::from_nanos(worker.at.nanos_since(worker.turned_at));
+        assert_eq!(since, if looks == 0 { SINCE_LOOKED } else { Duration::ZERO });
+        looks
     }
 
     #[test]
-    fn it_looks_at_the_reactor_afterwards_and_what_was_in_vain_is_not_done_again_at_once() {
+    fn it_looks_at_the_reactor_afterwards_and_does_not_do_it_again_at_once() {
         lead(|worker, _| {
             assert_eq!(wait(worker, 1), 1);
             assert!(!is_due(worker));
@@ -427,12 +438,17 @@ mod standing_aside {
     }
 
     #[test]
-    fn another_worker_is_called_to_the_reactor() {
+    fn another_worker_is_called_to_the_reactor_before() {
         lead(|worker, _| {
             worker.stop_searching();
-            worker.shared.idle.sleep(1, false, Place::Parker);
-            wait(worker, 1);
-            assert_eq!(worker.shared.idle.sleeping(), 0);
+            let shared = worker.shared;
+            shared.idle.sleep(1, false, Place::Parker);
+            // So that it cannot call when it has looked at it afterwards.
+            let driver = shared.driver.try_lock();
+            let asked = Cell::new(false);
+            worker.sleep(|| asked.replace(true));
+            drop(driver);
+            assert_eq!(shared.idle.sleeping(), 0);
             // It does not come: nobody is there.
             worker.shared.idle.end_search();
         });
