@@ -4,17 +4,21 @@
 //! cargo run --release --example echo -- --listen 127.0.0.1:7000 --cpu-limit-ms 100
 //! curl telnet://127.0.0.1:7000
 //! ```
+//!
+//! A connection that has used up its limit is closed, and the server prints what it used. This one does, in a second or so:
+//! `cat /dev/zero | curl telnet://127.0.0.1:7000 >/dev/null`. Ctrl-C and SIGTERM end the server.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Parser;
-use futures::AsyncReadExt;
 use futures::future::{Either, select};
 use futures::io::copy;
+use futures::{AsyncReadExt, StreamExt};
 use stipend::net::{TcpListener, TcpStream};
+use stipend::signal::{SignalKind, signal};
 use stipend::task::{self, JoinError};
-use stipend::{CpuLimit, Runtime, signal, time};
+use stipend::{CpuLimit, Runtime, time};
 
 /// Sends back what it receives, until a connection has used up its CPU time.
 #[derive(Debug, Parser)]
@@ -34,9 +38,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let listener = TcpListener::bind(args.listen).await?;
         println!("listening on {}", listener.local_addr()?);
         let limit = CpuLimit::hard(Duration::from_millis(args.cpu_limit_ms));
-        match select(Box::pin(serve(listener, limit)), Box::pin(signal::ctrl_c())).await {
+        let mut stop = futures::stream::select(signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        match select(Box::pin(serve(listener, limit)), stop.next()).await {
             Either::Left((error, _)) => Err(error),
-            Either::Right((interrupted, _)) => Ok(interrupted?),
+            Either::Right(_) => Ok(()),
         }
     })
 }

@@ -46,6 +46,7 @@ struct Args {
 fn main() -> ExitCode {
     let args = Args::parse();
     let target = Target { address: args.address, rate: args.rate, duration: Duration::from_secs(args.seconds) };
+    println!("{0} s without noise, then {0} s with it", args.seconds);
     let quiet = hello::measure(&target);
     println!("hello without noise: {quiet}");
 
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
     println!("hello beside noise:  {beside}");
     println!("noise: {noise}");
     if quiet.is_good() && beside.is_good() && noise.is_good() {
+        println!("ok: each request was answered as it should be");
         ExitCode::SUCCESS
     } else {
         println!("FAILED: a request was not answered as it should be");

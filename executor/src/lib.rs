@@ -1,7 +1,7 @@
 //! Stipend: an async executor that gives every task a CPU allowance and holds it to it.
 //!
 //! Every task has a CPU clock, exact enough to bill by and cheap enough to be always on. On that clock there are timers,
-//! soft and hard limits, limits for a single poll, and groups with quota and weight. A task that reaches its hard limit
+//! soft and hard limits, limits for a single poll, and groups with weights. A task that reaches its hard limit
 //! ends with [`JoinError::CpuLimitExceeded`](task::JoinError::CpuLimitExceeded), and the others do not notice.
 //!
 //! ```
@@ -52,7 +52,8 @@
 //!
 //! [`spawn`], [`spawn_local`], [`spawn_blocking`], [`yield_now`] and [`task`] for tasks; [`runtime`] for building and shutting down;
 //! [`net`] for sockets, [`time`] for wall time, [`signal`] for signals; [`compat`] for other crates. The CPU side
-//! ([`CpuLimit`], [`CpuClock`], [`Group`], [`Scope`]) is of `stipend-timers`, which serves any executor.
+//! ([`CpuLimit`], [`CpuClock`], [`Group`], [`Scope`]) is of `stipend-timers`, which serves any executor; the examples on those pages
+//! say `stipend_timers::` where you write `stipend::`.
 
 // Under loom only the cell and the protocols are built: what uses them is absent.
 #![cfg_attr(loom, allow(dead_code, unused_imports))]

@@ -54,7 +54,7 @@ impl Builder {
         self
     }
 
-    /// The group whose clock and quota the task counts into, instead of its parent's.
+    /// The group whose clock the task counts into and whose share of the workers it uses, instead of its parent's.
     pub fn group(mut self, group: &Group) -> Self {
         self.group = Some(group.clone());
         self

@@ -2,8 +2,8 @@
 //!
 //! Why our own: the outcome must be stored, the account ended and the joiner woken *inside* the metered section; a
 //! panic in any piece of user code must end one task and no more; and cancelling must not race the poll. The
-//! invariant of this file: **the stage is touched only by whom the state word names its owner** (see the essay in
-//! the [parent module](super)).
+//! invariant of this file: **the stage is touched only by whom the state word names its owner** (see
+//! [`state`](super::state)).
 #![allow(unsafe_code)]
 
 use std::alloc::Layout;

@@ -56,8 +56,8 @@ impl<T> JoinSet<T> {
         self.tasks.is_empty()
     }
 
-    /// Puts a task into the set that was spawned elsewhere, with a limit by a [`Builder`](super::Builder), say, or on
-    /// the blocking pool.
+    /// Puts a task into the set that was spawned elsewhere: with a limit by a [`Builder`](super::Builder), say, on
+    /// the blocking pool, or by [`spawn_local`](crate::spawn_local).
     ///
     /// ```
     /// use std::time::Duration;

@@ -1,6 +1,6 @@
 //! Loom models of the task cell: the real cell, with a queue and a flag where the runtime has workers and a meter.
 //!
-//! Each model is a race that the essay in the [parent module](super) speaks of. What it asserts: no run is lost, the
+//! Each model is a race that [`state`](super::state) speaks of. What it asserts: no run is lost, the
 //! future is dropped exactly once, the joiner learns the outcome. That accesses do not overlap loom checks by itself,
 //! for stage and join waker are in its cells; that the cell is freed, by its count of `Arc`s.
 

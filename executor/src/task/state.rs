@@ -1,8 +1,69 @@
 //! The state word of a task: who may touch which field, decided by one atomic.
 //!
-//! The diagram and the essay on access rights are in the [parent module](super). Each method here is one numbered
-//! transition of that diagram. Every transition is a read-modify-write with both acquire and release ordering
-//! unless it says otherwise: the word is the only thing that orders accesses to the cell's fields.
+//! Each method here is one numbered transition of the diagram below. Every transition is a read-modify-write with both acquire and
+//! release ordering unless it says otherwise: the word is the only thing that orders accesses to the cell's fields.
+//!
+//! # The cell
+//!
+//! A task is one allocation: a state word, a static table of functions, the waker of the joiner, the runtime's core
+//! of the task (account, registry slot, name) and the *stage*: the future, later its outcome, then nothing. Whoever
+//! refers to it counts in the state word:
+//!
+//! * the **runnable**, in a run queue or in the hands of the worker that runs it: at most one exists;
+//! * each **waker**;
+//! * the **registry**, from spawn to completion; it is what keeps a task that nobody can wake from being lost, and
+//!   what shutdown works through;
+//! * the **join handle**.
+//!
+//! # The states
+//!
+//! ```text
+//!               spawn (1)
+//!                   |
+//!                   v            start (2)
+//!            .-> SCHEDULED -----------------> RUNNING ---------------.
+//!            |      ^                          |  |  ^  |            | wake (6)
+//!   wake (5) |      |                          |  |  |  |            v
+//!            |      |        suspend (3)       |  |  |  |   RUNNING|SCHEDULED --.
+//!           IDLE <--|--------------------------'  |  '--'        |              |
+//!                   |                             |  woke itself |              |
+//!                   '-- suspend, requeue (4) -----|--------------|--------------'
+//!                                                 |              |
+//!                                    complete (7) v              | complete (7)
+//!                                              COMPLETE <--------'
+//! ```
+//!
+//! 1. `State::scheduled`: born in a run queue.
+//! 2. `start`: the holder of the runnable takes RUNNING and clears SCHEDULED, so that a wake during the poll counts.
+//! 3. `suspend`: the poll returned `Pending`, nobody woke the task meanwhile; the runnable's reference goes.
+//! 4. `suspend`: somebody did; the same reference goes back into a queue.
+//! 5. `wake` of an idle task: whoever sets SCHEDULED makes the runnable, and nobody else does.
+//! 6. `wake` of a running task leaves the bit for 4. A wake of a scheduled or complete task changes nothing. A task that
+//!    wakes *itself* leaves only a note (`running`), and goes back into the queue RUNNING: whoever takes it from there
+//!    goes on in its place, without 2. Other threads see a task that runs, and leave their wakes as bits.
+//! 7. `complete`: the future is dropped and the outcome stored. A task to which nobody else has a reference by then skips this and is
+//!    freed.
+//!
+//! 8 to 11 concern the joiner and are explained below. There is no transition for *abort*: aborting, limits and
+//! shutdown all post on the task's account, and the worker learns it at the next boundary: before the poll, if the
+//! task waits or is queued, after it, if it runs. So the future is dropped by one path only, on a worker, inside the
+//! metered section. (A task that is spawned on a closed runtime is refused: it ends on the
+//! spawner's thread, unpolled.)
+//!
+//! # Which bit grants access to which field
+//!
+//! * **The stage** belongs to whoever holds the runnable or RUNNING, which is one party by transitions 2 to 5:
+//!   SCHEDULED is set by exactly one waker, and only when neither bit is set. Once COMPLETE is set it belongs to the
+//!   join handle while JOIN_INTEREST is set; if JOIN_INTEREST went first, the completing worker sees so in the very
+//!   exchange that sets COMPLETE, and keeps the stage to drop the output.
+//! * **The join waker**: while JOIN_WAKER is off the field is the join handle's, to read and to write. It writes,
+//!   then publishes (8). While JOIN_WAKER is on, join handle and worker may read it and nobody may write. To write
+//!   again the join handle retracts the bit (9), which fails if COMPLETE came first. The worker reads the field only
+//!   if COMPLETE and JOIN_WAKER are both set, clears JOIN_WAKER after waking (10), and if JOIN_INTEREST was gone by
+//!   then, drops the waker. A join handle that is dropped (11) clears JOIN_WAKER in the same exchange while the task
+//!   is not complete, and so knows whether the waker is its own to drop.
+//! * **The core** and the table are never written.
+//! * **The memory** goes with the last reference.
 
 use crate::sync::atomic::{AtomicUsize, Ordering, fence};
 
