@@ -16,7 +16,7 @@
 //!
 //! * In the queue of its group on this worker it waits for those before it. Of those that came later at most [`NEXT_IN_A_ROW`] for
 //!   each of them and for itself go first, the tasks that were woken last, and none once a turn is over: behind n others
-//!   for at most 4 n + 3 polls of its group. Where more than 256 wait in it, some that the reactor wakes go first, too: up to 15
+//!   for at most 4 n + 3 polls of its group. Where more than 256 wait in it, some that the reactor wakes go first, too: up to 7
 //!   for each of those before it, or 4 ms and a poll for every 32 of them (see [`cohort`]). And where polls last a turn, up to [`INJECTED_AT_ONCE`] that were
 //!   injected go first for each of those before it and for itself.
 //! * In the injector, for at most [`CHECK_EVERY`] polls, or a turn and a poll, of some worker for each task before it, and one poll more for

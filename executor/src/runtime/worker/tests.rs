@@ -336,7 +336,7 @@ mod crowds {
             // A cohort's part that all but two are polled of.
             (0..32).for_each(|_| worker.cohort.count_queued());
             worker.cohort.may_turn(worker.at);
-            (0..32 * 15 - 2).for_each(|_| worker.count_recent());
+            (0..32 * 7 - 2).for_each(|_| worker.count_recent());
             assert!(worker.cohort.has_turned());
             worker.in_a_row = 0;
             chain();
