@@ -52,9 +52,7 @@ impl<'a> Worker<'a> {
         self.end_turn();
         self.local.lanes.suspend();
         let mut driver = None;
-        let is_due = self.local.aside.get().is_due(Instant::now);
-        let aside = if is_due { self.stand_aside(&must_not) } else { None };
-        let ended = aside.unwrap_or_else(|| {
+        let ended = self.stand_aside(&must_not).unwrap_or_else(|| {
             driver = try_driver(self.shared);
             self.wait(&mut driver, must_not)
         });
@@ -75,9 +73,13 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Lets others have the processor (see [`aside`](super::aside)), and looks at the reactor afterwards. Does not say how it ended if
-    /// there is nothing to do.
+    /// Lets others have the processor if that is due (see [`aside`](super::aside)), and looks at the reactor afterwards. Does not say how
+    /// it ended if there is nothing to do.
     fn stand_aside(&mut self, must_not: impl Fn() -> bool) -> Option<Ended> {
+        let mut aside = self.local.aside.get();
+        if !aside.is_due(Instant::now) {
+            return None;
+        }
         let at_once = self.leave_search() || must_not();
         self.offer_reactor();
         if at_once {
@@ -85,7 +87,6 @@ impl<'a> Worker<'a> {
         }
         let began = Instant::now();
         std::thread::yield_now();
-        let mut aside = self.local.aside.get();
         aside.stood(began, Instant::now(), self.shared.injector.len());
         self.local.aside.set(aside);
         self.turn_without_waiting();
@@ -190,7 +191,7 @@ impl<'a> Worker<'a> {
 
 /// How a worker's wait has ended.
 enum Ended {
-    /// There was something to do before it began. Nobody has looked at the reactor.
+    /// There was something to do before it began, or it must not: it need not have looked at the reactor.
     AtOnce,
     /// While it looked on, or when it had stood aside: it has looked at the reactor.
     Awake,
